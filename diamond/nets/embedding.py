@@ -1,0 +1,70 @@
+r"""How a network is told the times and the class.
+
+A time :math:`t` enters as :math:`[\lambda, \cos \pi k t, \sin \pi k t]_{k = 1, 2, 4, 8}` with
+:math:`\lambda = \log \frac{t + c}{1 - t + c}` a damped log signal-to-noise ratio, which resolves both ends. The
+frequencies are low on purpose: a flow map is differentiated in its times, and high ones make that derivative noise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from torch import Tensor, nn
+
+__all__ = ["Conditioning", "time_features"]
+
+FREQUENCIES = (1, 2, 4, 8)
+FEATURES = 1 + 2 * len(FREQUENCIES)
+
+
+def time_features(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """Features `(B, FEATURES)` of times `(B,)`, computed in the precision of `t`."""
+    ratio = torch.log((t + 0.02) / (1.02 - t)) / 4
+    angles = [math.pi * k * t for k in FREQUENCIES]
+    return torch.stack([ratio, *map(torch.cos, angles), *map(torch.sin, angles)], dim=-1).to(dtype)
+
+
+class Conditioning(nn.Module):
+    """Embeds a network's time, further times, and class label into one vector `(B, width)`.
+
+    The further times pass through a branch that ends in zeros at the start, so that a network that grew them begins
+    as the network without them.
+
+    Arguments:
+        width: size of the embedding.
+        times: number of further times.
+        classes: number of classes, 0 for an unconditional network. Label `classes` itself stands for "no label".
+    """
+
+    def __init__(self, width: int, times: int = 0, classes: int = 0) -> None:
+        super().__init__()
+        self.times, self.classes = times, classes
+        self.time = nn.Sequential(nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width))
+        if times:
+            self.more = nn.Sequential(nn.Linear(FEATURES * times, width), nn.SiLU(), nn.Linear(width, width))
+            nn.init.zeros_(self.more[-1].weight)
+            nn.init.zeros_(self.more[-1].bias)
+        if classes:
+            self.label = nn.Embedding(classes + 1, width)
+
+    def forward(self, t: Tensor, cond: Tensor | None, times: tuple[Tensor, ...]) -> Tensor:
+        dtype = self.time[0].weight.dtype
+        if len(times) != self.times:
+            raise ValueError(f"times: got {len(times)} times beside t, this network takes {self.times}")
+        embedding = self.time(time_features(t, dtype))
+        if times:
+            embedding = embedding + self.more(torch.cat([time_features(time, dtype) for time in times], dim=-1))
+        if self.classes:
+            return embedding + self.label(self._labels(t, cond))
+        if cond is not None:
+            raise ValueError("cond: got a tensor, but this network was made without classes and takes none")
+        return embedding
+
+    def _labels(self, t: Tensor, cond: Tensor | None) -> Tensor:
+        if cond is None:
+            return torch.full((len(t),), self.classes, device=t.device, dtype=torch.long)
+        if cond.shape != t.shape or cond.is_floating_point():
+            raise ValueError(f"cond: got {cond.dtype} {tuple(cond.shape)}, expected class labels ({len(t)},), whole numbers")
+        return cond.long()

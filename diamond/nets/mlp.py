@@ -1,0 +1,101 @@
+r"""A residual multilayer perceptron for vectors and very small images.
+
+Each block is :math:`h \leftarrow h + W_2 \, \mathrm{silu}(W_1 (\mathrm{norm}(h) (1 + a) + b))`, with `a` and `b`
+linear in the embedding of times and class. No operation in it lacks a forward-mode derivative.
+"""
+
+from __future__ import annotations
+
+import math
+
+from typing import Any
+
+import torch
+
+from torch import Tensor, nn
+
+from .embedding import Conditioning
+
+__all__ = ["ResidualMLP"]
+
+
+class ResidualMLP(nn.Module):
+    """A residual perceptron on flattened events.
+
+    Arguments:
+        event_shape: the shape of one sample.
+        width: size of the hidden layers.
+        depth: number of residual blocks.
+        classes: number of class labels that `cond` may hold, 0 for an unconditional network.
+        states: number of further states beside `x`; they enter through weights that start at zero.
+        times: number of further times beside `t`; likewise.
+        dropout: share of hidden units dropped in training.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        width: int = 256,
+        depth: int = 3,
+        classes: int = 0,
+        states: int = 0,
+        times: int = 0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "event_shape": list(event_shape), "width": width, "depth": depth, "classes": classes,
+            "states": states, "times": times, "dropout": dropout,
+        }  # fmt: skip
+        self.event_shape, self.states = tuple(event_shape), states
+        size = math.prod(event_shape)
+        self.conditioning = Conditioning(width, times, classes)
+        self.enter = nn.Linear(size, width)
+        if states:
+            self.enter_states = nn.Linear(states * size, width, bias=False)
+            self.gain = nn.Linear(width, states * size)
+            for weights in (*self.enter_states.parameters(), *self.gain.parameters()):
+                nn.init.zeros_(weights)
+        self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, size)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        cond: Tensor | None = None,
+        states: tuple[Tensor, ...] = (),
+        times: tuple[Tensor, ...] = (),
+    ) -> Tensor:
+        """The network's output `(B, *event)` at states `x` `(B, *event)` and times `t` `(B,)`."""
+        embedding = nn.functional.silu(self.conditioning(t, cond, times))
+        hidden = self.enter(x.flatten(1))
+        more = torch.cat([state.flatten(1) for state in states], dim=1) if self.states else None
+        if more is not None:
+            hidden = hidden + self.enter_states(more)
+        for block in self.blocks:
+            hidden = block(hidden, embedding)
+        out = self.leave(self.norm(hidden))
+        if more is not None:  # a direct path for noise that the map passes on
+            out = out + (self.gain(embedding) * more).unflatten(1, (self.states, -1)).sum(1)
+        return out.reshape(x.shape)
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulate = nn.Linear(width, 2 * width)
+        self.widen = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.narrow = nn.Linear(width, width)
+        nn.init.zeros_(self.modulate.weight)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.modulate(embedding).chunk(2, dim=-1)
+        inner = torch.addcmul(shift, self.norm(hidden), 1 + scale)
+        return hidden + self.narrow(self.dropout(nn.functional.silu(self.widen(inner))))

@@ -1,0 +1,79 @@
+"""One clear sentence for bad input: which argument, what came, what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from torch import Tensor
+
+__all__ = ["as_times", "check_choice", "check_later", "check_positive", "check_state"]
+
+
+def check_state(x: Tensor, event_shape: tuple[int, ...], name: str = "x_t") -> None:
+    """Refuses `x` unless it is a floating tensor `(B, *event_shape)`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    expected = f"expected a floating tensor of shape (B, {', '.join(map(str, event_shape))})"
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name}: got {type(x).__name__}, {expected}")
+    if x.ndim != 1 + len(event_shape) or tuple(x.shape[1:]) != tuple(event_shape):
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, {expected}")
+    if not x.is_floating_point():
+        raise ValueError(f"{name}: got dtype {x.dtype}, {expected}")
+
+
+def as_times(t: Tensor | float, x: Tensor, name: str = "t") -> Tensor:
+    """Times `(B,)` for the batch `x` `(B, *event)`, from one number or one a sample, in float32 or better.
+
+    Raises:
+        ValueError: the shape is neither () nor (B,), or a time lies outside [0, 1] or is no number.
+    """
+    times = torch.as_tensor(t, device=x.device)
+    times = times.to(torch.promote_types(x.dtype, torch.float32))
+    if times.ndim > 1 or (times.ndim == 1 and len(times) != len(x)):
+        raise ValueError(f"{name}: got shape {tuple(times.shape)}, expected one time or ({len(x)},) of them")
+    low, high = (float(end) for end in torch.aminmax(times.detach())) if times.numel() else (0.0, 1.0)
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"{name}: got times from {low:g} to {high:g}, expected times in [0, 1]")
+    return times.expand(len(x))
+
+
+def check_later(t: Tensor, t_next: Tensor, names: tuple[str, str] = ("t", "t_next")) -> None:
+    """Refuses `t_next` `(B,)` unless it is later than `t` `(B,)` throughout.
+
+    Raises:
+        ValueError: some entry is not.
+    """
+    early = t_next <= t
+    if bool(early.any()):
+        i = int(early.nonzero()[0])
+        raise ValueError(
+            f"{names[1]}: got {float(t_next[i]):g} where {names[0]} is {float(t[i]):g}, expected a later time"
+        )
+
+
+def check_positive(name: str, value: int, least: int = 1) -> int:
+    """`value`, if it is a whole number of at least `least`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: got {value!r}, expected a whole number of at least {least}")
+    return value
+
+
+def check_choice(name: str, value: str, known: Iterable[str]) -> str:
+    """`value`, if it is one of the names `known`.
+
+    Raises:
+        ValueError: it is not; the message lists those that are.
+    """
+    known = list(known)
+    if value not in known:
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(known)}")
+    return value
