@@ -93,11 +93,20 @@ class Interpolant(abc.ABC):
         return per_sample(self.alpha(t), z) * z + per_sample(self.sigma(t), z) * noise
 
     def velocity_from_denoiser(self, x: Tensor, t: Tensor, denoised: Tensor) -> Tensor:
-        """`u_t(x)` `(B, *event)` from `D_t(x)` `(B, *event)`. At t = 1, where the quotient is 0 / 0, the noise is
-        taken to be 0."""
-        alpha, sigma = self.alpha(t), self.sigma(t)
-        noise_scale = self.sigma_dot(t) / sigma.clamp_min(TINY)
-        return per_sample(self.alpha_dot(t) - noise_scale * alpha, x) * denoised + per_sample(noise_scale, x) * x
+        """`u_t(x)` `(B, *event)` from `D_t(x)` `(B, *event)`; finite on all of [0, 1]."""
+        noise = self.noise_from_denoiser(x, t, denoised)
+        return per_sample(self.alpha_dot(t), x) * denoised + per_sample(self.sigma_dot(t), x) * noise
+
+    def noise_from_denoiser(self, x: Tensor, t: Tensor, denoised: Tensor) -> Tensor:
+        """`E[eps | x_t = x]` `(B, *event)` from `D_t(x)`; taken to be 0 at t = 1, where the quotient is 0 / 0."""
+        sigma = self.sigma(t)
+        inverse = torch.where(sigma > 0, 1 / sigma.clamp_min(TINY), 0.0)
+        return (x - per_sample(self.alpha(t), x) * denoised) * per_sample(inverse, x)
+
+    def denoiser_from_noise(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """`D_t(x)` `(B, *event)` from `E[eps | x_t = x]`. At t = 0 the state holds no signal, and the quotient 0 / 0
+        is taken with a signal of 1e-3: a noise prediction says nothing of the mean there."""
+        return (x - per_sample(self.sigma(t), x) * noise) / per_sample(self.alpha(t).clamp_min(1e-3), x)
 
     def denoiser_from_velocity(self, x: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
         """`D_t(x)` `(B, *event)` from `u_t(x)` `(B, *event)`; finite on all of [0, 1], and `x` itself at t = 1."""

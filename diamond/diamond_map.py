@@ -1,0 +1,209 @@
+r"""Diamond Maps: posterior draws in one network call.
+
+For each fixed :math:`(x_t, t)` the map :math:`X_{s,r}(\bar x_s \mid x_t, t)` carries the GLASS posterior flow from
+inner time :math:`s` to :math:`r \ge s`. Hence :math:`X_{0,1}(\epsilon \mid x_t, t) \sim p(z \mid x_t)` for
+:math:`\epsilon \sim N(0, I)`.
+
+**Parametrisation.** The network predicts the endpoint that the straight line through :math:`\bar x_s` and
+:math:`X_{s,r}` reaches at inner time 1, which is bounded however close to 1 the times are:
+
+.. math:: X_{s,r} = \bar x_s + \kappa \, (Z - \bar x_s), \qquad \kappa = \frac{r - s}{1 - s}.
+
+On the diagonal :math:`r = s` the endpoint is the posterior mean given both looks, :math:`D_{t_*}(x_*)`. So the network
+sees the pair in whitened coordinates (:mod:`diamond.observation`), the sufficient statistic :math:`x_*` at its
+effective time and the ancillary noise :math:`n`, and its output is read as a velocity at :math:`(x_*, t_*)`:
+
+.. math:: Z = \text{denoiser from velocity}\,(x_*, t_*, \; F(x_*, t_*; \kappa n, s, r, t)),
+
+for the linear path :math:`Z = x_* + (1 - t_*) F`. Thus the output is scaled by the noise that is left, the ancillary
+noise is silent on the diagonal, and a network with zeros in the new inputs *is* the teacher's velocity there.
+
+**Early stopping.** Stopped where the pair is worth a look at :math:`t'`, the same call is a DDPM transition:
+:math:`t_*(r^*, t) = t'` and :math:`x_{t'} = x_*(x_t, X_{0,r^*})`.
+
+References:
+    | Diamond Maps (Holderrieth et al., 2026), https://arxiv.org/abs/2602.05993, Proposition 4.3 (early stopping)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from torch import Tensor, nn
+
+from .interpolant import Interpolant, Linear, per_sample
+from .model import Model, fold_draws, repeat_cond
+from .observation import combine_looks
+from .randomness import Generator, normal
+from .transition import gaussian_step
+from .validation import as_times, check_later, check_positive, check_state
+
+__all__ = ["DiamondMap"]
+
+
+class DiamondMap(Model):
+    """A stochastic flow map.
+
+    Arguments:
+        net: `net(x, t, cond, states=(n,), times=(s, r, t))`, with states `(B, *event)` and times `(B,)`, giving
+            `(B, *event)`: a network of :mod:`diamond.nets` made with `states=1, times=3`.
+        interpolant: the outer path, linear by default. The inner path is linear always.
+        event_shape: the shape of one sample; `net.event_shape` where that exists.
+
+    Raises:
+        ValueError: no event shape.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module | Callable[..., Tensor],
+        interpolant: Interpolant | None = None,
+        event_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        event_shape = getattr(net, "event_shape", None) if event_shape is None else event_shape
+        if event_shape is None:
+            raise ValueError("event_shape: got None, expected the shape of one sample")
+        super().__init__(interpolant or Linear(), event_shape)
+        self.net = net
+
+    # ---------------------------------------------------------------- the map
+
+    def displace(
+        self, x_bar: Tensor, s: Tensor, r: Tensor, x_t: Tensor, t: Tensor, *, cond: Any = None
+    ) -> Tensor:
+        """`X_{s,r}(x_bar | x_t, t)`, `(B, *event)`, without a check of the arguments; differentiable in all of them.
+
+        Arguments:
+            x_bar: inner states at inner times `s`, `(B, *event)`.
+            s, r: inner times `(B,)`, 0 <= s <= r <= 1.
+            x_t: outer states at times `t` `(B,)`, `(B, *event)`.
+            cond: conditioning with leading dimension B.
+        """
+        self.nfe += len(x_bar)
+        outer = self.interpolant.alpha(t), self.interpolant.sigma(t)
+        looks = combine_looks(self.interpolant, outer, (s, 1 - s))
+        statistic, time = looks.statistic(x_t, x_bar), looks.time.to(t.dtype)
+        share = torch.where(s < 1, (r - s) / torch.where(s < 1, 1 - s, 1.0), 0.0)
+        noise = per_sample(share, x_bar) * looks.noise(x_t, x_bar)
+        velocity = self.net(statistic, time, cond, states=(noise,), times=(s, r, t))
+        endpoint = self.interpolant.denoiser_from_velocity(statistic, time, velocity)
+        return torch.lerp(x_bar, endpoint, per_sample(share, x_bar))
+
+    def forward(
+        self,
+        x_bar: Tensor,
+        s: Tensor | float,
+        r: Tensor | float,
+        x_t: Tensor,
+        t: Tensor | float,
+        *,
+        cond: Any = None,
+    ) -> Tensor:
+        """`X_{s,r}(x_bar | x_t, t)`, `(B, *event)`, for inner times `s <= r` and outer states `x_t` at times `t`.
+
+        Raises:
+            ValueError: a shape that does not fit, a time outside [0, 1], or `r` before `s`.
+        """
+        check_state(x_bar, self.event_shape, "x_bar")
+        check_state(x_t, self.event_shape)
+        s, r, t = as_times(s, x_bar, "s"), as_times(r, x_bar, "r"), as_times(t, x_t)
+        if bool((r < s).any()):
+            raise ValueError(f"r: got a time up to {float((s - r).max()):g} before s, expected s <= r")
+        return self.displace(x_bar, s, r, x_t, t, cond=cond)
+
+    # ---------------------------------------------------------------- what it draws
+
+    def posterior(
+        self,
+        x_t: Tensor,
+        t: Tensor | float,
+        n: int = 1,
+        *,
+        cond: Any = None,
+        generator: Generator = None,
+        noise: Tensor | None = None,
+        steps: int = 1,
+    ) -> Tensor:
+        """`n` draws of `z` given each `x_t` `(B, *event)`: `(n, B, *event)`, in ONE evaluation each.
+
+        `noise` `(n, B, *event)` replaces the standard normal start; `steps` above 1 composes that many shorter maps.
+        """
+        check_state(x_t, self.event_shape)
+        t = as_times(t, x_t)
+        shape = (check_positive("n", n), *x_t.shape)
+        if noise is None:
+            noise = normal(shape, generator, batch_axis=1, device=x_t.device, dtype=x_t.dtype)
+        x_bar, x_t, t = noise.reshape(-1, *self.event_shape), fold_draws(x_t, n), fold_draws(t, n)
+        check_state(x_bar, self.event_shape, "noise")
+        for i in range(check_positive("steps", steps)):
+            s, r = torch.full_like(t, i / steps), torch.full_like(t, (i + 1) / steps)
+            x_bar = self.displace(x_bar, s, r, x_t, t, cond=repeat_cond(cond, n))
+        return x_bar.reshape(shape)
+
+    def transition(
+        self,
+        x_t: Tensor,
+        t: Tensor | float,
+        t_next: Tensor | float,
+        *,
+        rho: Tensor | float | None = None,
+        cond: Any = None,
+        generator: Generator = None,
+    ) -> Tensor:
+        """A draw of `x_{t_next}` given each `x_t`, in one evaluation: `(B, *event)`.
+
+        With `rho = None` it is DDPM's, by stopping the posterior flow early; any other correlation comes by a
+        posterior draw and a Gaussian step.
+        """
+        check_state(x_t, self.event_shape)
+        t, t_next = as_times(t, x_t), as_times(t_next, x_t, "t_next")
+        check_later(t, t_next)
+        if rho is None:
+            return self._stop_early(x_t, t, t_next, cond, generator)
+        z = self.posterior(x_t, t, cond=cond, generator=generator)[0]
+        noise = normal(x_t.shape, generator, device=x_t.device, dtype=x_t.dtype)
+        return gaussian_step(self.interpolant, x_t, z, t, t_next, rho, noise)
+
+    def stopping_time(self, t: Tensor, t_next: Tensor) -> Tensor:
+        """The inner time `r*` `(B,)` at which `x_t` and the inner state are together worth a look at `t_next`:
+        `1 / g(t_next) = 1 / g(t) + 1 / g_inner(r*)`, with the linear inner path."""
+        t, t_next = t.double(), t_next.double()
+        alpha, sigma = self.interpolant.alpha(t), self.interpolant.sigma(t)
+        alpha_next, sigma_next = self.interpolant.alpha(t_next), self.interpolant.sigma(t_next)
+        signal = ((alpha_next * sigma).square() - (alpha * sigma_next).square()).clamp_min(0).sqrt()
+        return signal / (signal + sigma * sigma_next)
+
+    def _stop_early(self, x_t: Tensor, t: Tensor, t_next: Tensor, cond: Any, generator: Generator) -> Tensor:
+        r = self.stopping_time(t, t_next)
+        noise = normal(x_t.shape, generator, device=x_t.device, dtype=x_t.dtype)
+        x_bar = self.displace(noise, torch.zeros_like(t), r.to(t.dtype), x_t, t, cond=cond)
+        outer = self.interpolant.alpha(t), self.interpolant.sigma(t)
+        return combine_looks(self.interpolant, outer, (r, 1 - r)).statistic(x_t, x_bar)
+
+    def denoise(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
+        """`E[z | x_t]`, `(B, *event)`: the map's diagonal at s = 0, where the inner state is silent."""
+        check_state(x_t, self.event_shape)
+        t = as_times(t, x_t)
+        self.nfe += len(x_t)
+        start = torch.zeros_like(t)
+        velocity = self.net(x_t, t, cond, states=(torch.zeros_like(x_t),), times=(start, start, t))
+        return self.interpolant.denoiser_from_velocity(x_t, t, velocity)
+
+    def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
+        """The velocity of the probability-flow ODE, `(B, *event)`."""
+        return self.interpolant.velocity_from_denoiser(x_t, as_times(t, x_t), self.denoise(x_t, t, cond=cond))
+
+    @torch.no_grad()
+    def sample(self, n: int, steps: int = 1, *, cond: Any = None, generator: Generator = None) -> Tensor:
+        """`n` samples `(n, *event)` in `steps` evaluations each.
+
+        One step is a posterior draw from pure noise, of which the outer state knows nothing; more are a chain of
+        DDPM transitions by early stopping, on a uniform grid of times.
+        """
+        x = self.prior(check_positive("n", n), generator=generator)
+        for i in range(check_positive("steps", steps)):
+            x = self.transition(x, i / steps, (i + 1) / steps, cond=cond, generator=generator)
+        return x

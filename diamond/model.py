@@ -1,0 +1,121 @@
+"""The protocol that every model which `align` can drive satisfies, and what the models of this package share."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from torch import Tensor, nn
+
+from .interpolant import Interpolant
+from .randomness import Generator, normal
+
+__all__ = ["Model", "PosteriorSampler", "fold_draws", "repeat_cond"]
+
+
+@runtime_checkable
+class PosteriorSampler(Protocol):
+    """A model of clean data `z` seen through noise, `x_t = alpha(t) z + sigma(t) eps`.
+
+    Times are numbers or tensors `(B,)` in [0, 1], with 0 = noise and 1 = data; `cond` is passed to the network
+    untouched and has leading dimension B; `generator` is what :mod:`diamond.randomness` says.
+    """
+
+    interpolant: Interpolant
+    event_shape: tuple[int, ...]
+
+    def prior(self, n: int, *, generator: Generator = None) -> Tensor:
+        """`n` draws of the state at t = 0: `(n, *event)`."""
+
+    def posterior(
+        self, x_t: Tensor, t: Tensor | float, n: int = 1, *, cond: Any = None, generator: Generator = None
+    ) -> Tensor:
+        """`n` draws of `z` given each `x_t` `(B, *event)`: `(n, B, *event)`, differentiable in `x_t`."""
+
+    def transition(
+        self,
+        x_t: Tensor,
+        t: Tensor | float,
+        t_next: Tensor | float,
+        *,
+        rho: Tensor | float | None = None,
+        cond: Any = None,
+        generator: Generator = None,
+    ) -> Tensor:
+        """A draw of `x_{t_next}` given each `x_t`, with correlation `rho` (DDPM's by default): `(B, *event)`."""
+
+    def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
+        """The velocity of the probability-flow ODE: `(B, *event)`."""
+
+    def denoise(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
+        """The posterior mean `E[z | x_t]`: `(B, *event)`."""
+
+
+class Model(nn.Module):
+    """What the models of this package share: a path, an event shape, a Gaussian prior, and a count of evaluations.
+
+    Attributes:
+        interpolant: the path from noise to data.
+        event_shape: the shape of one sample.
+        nfe: network forward evaluations so far, counted per sample.
+        metadata: anything about the model's making that is worth keeping in its file (JSON values).
+    """
+
+    def __init__(self, interpolant: Interpolant, event_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.interpolant = interpolant
+        self.event_shape = tuple(int(size) for size in event_shape)
+        self.nfe = 0
+        self.metadata: dict = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number type of the parameters, and of the samples that start here."""
+        return next((p.dtype for p in (*self.parameters(), *self.buffers()) if p.is_floating_point()), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next((p.device for p in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+
+    def prior(self, n: int, *, generator: Generator = None) -> Tensor:
+        """`n` standard normal states at t = 0, `(n, *event)`."""
+        return normal((n, *self.event_shape), generator, device=self.device, dtype=self.dtype)
+
+    def score(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
+        """The score `grad log p_t(x_t)`, `(B, *event)`; it diverges at t = 1 where data have no density."""
+        from .validation import as_times
+
+        return self.interpolant.score_from_denoiser(x_t, as_times(t, x_t), self.denoise(x_t, t, cond=cond))
+
+    def save(self, path) -> None:
+        """Writes the model to one file, for :func:`diamond.load`: safetensors with the configuration in its header.
+
+        Raises:
+            ValueError: the network or the interpolant is not one of this package, so that no file can describe it.
+        """
+        from .checkpoint import save
+
+        save(self, path)
+
+
+def fold_draws(tensor: Tensor, n: int) -> Tensor:
+    """`(B, ...)` repeated for `n` draws: `(n * B, ...)`, draw-major."""
+    return tensor.expand(n, *tensor.shape).reshape(n * tensor.shape[0], *tensor.shape[1:])
+
+
+def repeat_cond(cond: Any, n: int, *, interleave: bool = False) -> Any:
+    """Conditioning `(B, ...)` for `n` draws of each row: `(n * B, ...)`, draw-major, or row-major with `interleave`.
+
+    A dictionary, tuple or list of tensors is repeated member by member; None stays None.
+    """
+    if cond is None:
+        return None
+    if isinstance(cond, Tensor):
+        return cond.repeat_interleave(n, dim=0) if interleave else fold_draws(cond, n)
+    if isinstance(cond, dict):
+        return {key: repeat_cond(value, n, interleave=interleave) for key, value in cond.items()}
+    if isinstance(cond, (tuple, list)):
+        return type(cond)(repeat_cond(value, n, interleave=interleave) for value in cond)
+    raise ValueError(f"cond: got {type(cond).__name__}, expected a tensor, or a dict, tuple or list of tensors")
