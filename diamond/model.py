@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from .interpolant import Interpolant
 from .randomness import Generator, normal
 
-__all__ = ["Model", "PosteriorSampler", "fold_draws", "repeat_cond"]
+__all__ = ["Model", "PosteriorSampler", "fold_draws", "repeat_cond", "slice_cond"]
 
 
 @runtime_checkable
@@ -105,17 +106,26 @@ def fold_draws(tensor: Tensor, n: int) -> Tensor:
     return tensor.expand(n, *tensor.shape).reshape(n * tensor.shape[0], *tensor.shape[1:])
 
 
-def repeat_cond(cond: Any, n: int, *, interleave: bool = False) -> Any:
-    """Conditioning `(B, ...)` for `n` draws of each row: `(n * B, ...)`, draw-major, or row-major with `interleave`.
-
-    A dictionary, tuple or list of tensors is repeated member by member; None stays None.
-    """
+def map_cond(function: Callable[[Tensor], Tensor], cond: Any) -> Any:
+    """Conditioning with `function` applied to each of its tensors: a tensor, a dictionary, tuple or list, or None."""
     if cond is None:
         return None
     if isinstance(cond, Tensor):
-        return cond.repeat_interleave(n, dim=0) if interleave else fold_draws(cond, n)
+        return function(cond)
     if isinstance(cond, dict):
-        return {key: repeat_cond(value, n, interleave=interleave) for key, value in cond.items()}
+        return {key: map_cond(function, value) for key, value in cond.items()}
     if isinstance(cond, (tuple, list)):
-        return type(cond)(repeat_cond(value, n, interleave=interleave) for value in cond)
+        return type(cond)(map_cond(function, value) for value in cond)
     raise ValueError(f"cond: got {type(cond).__name__}, expected a tensor, or a dict, tuple or list of tensors")
+
+
+def repeat_cond(cond: Any, n: int, *, interleave: bool = False) -> Any:
+    """Conditioning `(B, ...)` for `n` draws of each row: `(n * B, ...)`, draw-major, or row-major with `interleave`."""
+    if n == 1:
+        return cond
+    return map_cond(lambda c: c.repeat_interleave(n, dim=0) if interleave else fold_draws(c, n), cond)
+
+
+def slice_cond(cond: Any, rows: slice) -> Any:
+    """The rows `rows` of conditioning `(B, ...)`."""
+    return map_cond(lambda c: c[rows], cond)

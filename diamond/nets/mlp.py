@@ -29,7 +29,7 @@ class ResidualMLP(nn.Module):
         classes: number of class labels that `cond` may hold, 0 for an unconditional network.
         states: number of further states beside `x`; they enter through weights that start at zero.
         times: number of further times beside `t`; likewise.
-        dropout: share of hidden units dropped in training.
+        embedding: size of the embedding of times and class.
     """
 
     def __init__(
@@ -40,23 +40,23 @@ class ResidualMLP(nn.Module):
         classes: int = 0,
         states: int = 0,
         times: int = 0,
-        dropout: float = 0.0,
+        embedding: int = 64,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
             "event_shape": list(event_shape), "width": width, "depth": depth, "classes": classes,
-            "states": states, "times": times, "dropout": dropout,
+            "states": states, "times": times, "embedding": embedding,
         }  # fmt: skip
         self.event_shape, self.states = tuple(event_shape), states
         size = math.prod(event_shape)
-        self.conditioning = Conditioning(width, times, classes)
+        self.conditioning = Conditioning(embedding, times, classes)
         self.enter = nn.Linear(size, width)
         if states:
             self.enter_states = nn.Linear(states * size, width, bias=False)
-            self.gain = nn.Linear(width, states * size)
+            self.gain = nn.Linear(embedding, states * size)
             for weights in (*self.enter_states.parameters(), *self.gain.parameters()):
                 nn.init.zeros_(weights)
-        self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(_Block(width, embedding) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, size)
         nn.init.zeros_(self.leave.weight)
@@ -85,12 +85,11 @@ class ResidualMLP(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int, embedding: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulate = nn.Linear(width, 2 * width)
+        self.modulate = nn.Linear(embedding, 2 * width)
         self.widen = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
         self.narrow = nn.Linear(width, width)
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
@@ -98,4 +97,4 @@ class _Block(nn.Module):
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulate(embedding).chunk(2, dim=-1)
         inner = torch.addcmul(shift, self.norm(hidden), 1 + scale)
-        return hidden + self.narrow(self.dropout(nn.functional.silu(self.widen(inner))))
+        return hidden + self.narrow(nn.functional.silu(self.widen(inner)))

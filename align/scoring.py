@@ -1,0 +1,85 @@
+"""Asking a reward, and checking its answer."""
+
+from __future__ import annotations
+
+import inspect
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from torch import Tensor
+
+from diamond.model import slice_cond
+
+__all__ = ["Reward", "Scorer"]
+
+Reward = Callable[..., Any]  # reward(z) or reward(z, cond) -> (N,), larger is better
+
+
+class Scorer:
+    """A reward with its answers checked, cast and counted.
+
+    Arguments:
+        reward: `reward(z)` or `reward(z, cond)`, giving one number a sample: a tensor `(N,)` of any real number type
+            on the samples' device.
+        chunk: samples per call, all at once by default.
+
+    Attributes:
+        calls: samples scored so far.
+    """
+
+    def __init__(self, reward: Reward, chunk: int | None = None) -> None:
+        if not callable(reward):
+            raise ValueError(f"reward: got {type(reward).__name__}, expected a callable reward(z) -> (N,)")
+        self.reward, self.chunk, self.calls = reward, chunk, 0
+        self.takes_cond = _takes_cond(reward)
+
+    def __call__(self, z: Tensor, cond: Any = None) -> Tensor:
+        """Rewards `(N,)` of samples `(N, *event)`, in float32, or float64 where the samples are.
+
+        Raises:
+            ValueError: the answer is no tensor, has another shape or device, is complex, or holds NaN or +inf.
+        """
+        size = self.chunk or max(len(z), 1)
+        parts = []
+        for start in range(0, len(z), size):
+            rows = slice(start, min(start + size, len(z)))
+            # a copy, so that a reward that works in place changes nothing but its own
+            sample = z[rows].clone()
+            answer = self.reward(sample, slice_cond(cond, rows)) if self.takes_cond else self.reward(sample)
+            parts.append(_checked(answer, sample))
+        self.calls += len(z)
+        return torch.cat(parts) if len(parts) != 1 else parts[0]
+
+
+def _takes_cond(reward: Reward) -> bool:
+    """Whether the reward has a second positional argument that must be given, or one called `cond`."""
+    function = reward.forward if isinstance(reward, torch.nn.Module) else reward
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # some builtins have no signature
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return any(p.name == "cond" for p in positional[1:]) or sum(p.default is p.empty for p in positional) >= 2
+
+
+def _checked(answer: Any, z: Tensor) -> Tensor:
+    expected = f"expected a tensor of {len(z)} numbers, one a sample"
+    if not isinstance(answer, Tensor):
+        raise ValueError(f"reward: it returned {type(answer).__name__}, {expected}")
+    if answer.shape != z.shape[:1]:
+        raise ValueError(f"reward: it returned shape {tuple(answer.shape)}, {expected}: shape ({len(z)},)")
+    if answer.device != z.device:
+        raise ValueError(f"reward: it returned a tensor on {answer.device}, expected one on {z.device}, with the samples")
+    if answer.is_complex():
+        raise ValueError(f"reward: it returned {answer.dtype}, expected real numbers")
+    answer = answer.to(torch.float64 if z.dtype == torch.float64 else torch.float32)
+    bad = answer.isnan() | (answer == torch.inf)
+    if bool(bad.any()):
+        raise ValueError(
+            f"reward: it returned {float(answer[bad][0])} for {int(bad.sum())} of {len(z)} samples, "
+            "expected finite numbers or -inf"
+        )
+    return answer

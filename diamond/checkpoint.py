@@ -1,0 +1,141 @@
+"""One file a model: safetensors, with a JSON configuration in its header. No pickle is ever read.
+
+The configuration names a class of this package and the arguments it was made with; the tensors are its state. Files
+are written beside their place and moved there, so that a file that exists is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .diamond_map import DiamondMap
+from .flow import Flow
+from .flow_map import FlowMap
+from .glass import GlassFlow
+from .interpolant import interpolant_named
+from .mixture import GaussianMixtureFlow
+from .model import Model
+from .nets import network_named
+
+__all__ = ["load", "read_header", "read_tensors", "save", "write_tensors"]
+
+FORMAT = "diamond-maps/1"
+MODELS: dict[str, type[Model]] = {kind.__name__: kind for kind in (Flow, GlassFlow, FlowMap, DiamondMap)}
+
+
+def save(model: Model, path: str | Path) -> None:
+    """Writes `model` to `path` (any extension).
+
+    Raises:
+        ValueError: its network or interpolant is not one of this package, so that no file can describe it.
+    """
+    header = {"kind": type(model).__name__, "config": _describe(model), "metadata": model.metadata}
+    write_tensors(Path(path), dict(model.state_dict()), header)
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Any:
+    """The model that :func:`save` wrote to `path`, in evaluation mode on `device`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not one of ours: truncated, foreign, a pickle, or of a later format.
+    """
+    tensors, header = read_tensors(path)
+    try:
+        model = _build(header["kind"], header["config"], tensors)
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path}: its tensors do not fit the {header.get('kind')} that its header describes") from error
+    model.metadata = header.get("metadata", {})
+    return model.to(device).eval()
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The header of a file of ours, without its tensors; errors as in :func:`load`."""
+    return _read(path, with_tensors=False)[1]
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the header of a file of ours; errors as in :func:`load`."""
+    return _read(path, with_tensors=True)
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Writes tensors and a JSON header to `path`, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    text = json.dumps({"format": FORMAT, **header})
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, draft, {"diamond": text})
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _read(path: str | Path, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file, expected a checkpoint")
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        raise ValueError(f"{path}: it is a pickle, which is never loaded, expected a checkpoint written by this package")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("diamond")
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors and text else {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: it is empty, truncated or foreign, expected a checkpoint written by this package") from error
+    header = json.loads(text) if text else {}
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path}: it is a safetensors file of another maker or format, expected format {FORMAT}")
+    return tensors, header
+
+
+def _describe(model: Model) -> dict[str, Any]:
+    if isinstance(model, GaussianMixtureFlow):
+        return {"interpolant": _name_of(model)}
+    if isinstance(model, GlassFlow):
+        inner = {"kind": type(model.flow).__name__, "config": _describe(model.flow)}
+        return {"flow": inner, "steps": model.steps, "solver": model.solver}
+    if type(model).__name__ not in MODELS:
+        raise ValueError(f"model: got {type(model).__name__}, expected one of {', '.join(MODELS)}, GaussianMixtureFlow")
+    net = getattr(model, "net")
+    if not isinstance(net, nn.Module) or not hasattr(net, "config"):
+        raise ValueError(f"model: its network is a {type(net).__name__}, expected one of diamond.nets, which a file can describe")
+    config = {
+        "interpolant": _name_of(model),
+        "event_shape": list(model.event_shape),
+        "net": {"name": type(net).__name__, "config": net.config},
+    }
+    return config | ({"prediction": model.prediction} if isinstance(model, Flow) else {})
+
+
+def _name_of(model: Model) -> str:
+    name = model.interpolant.name
+    if type(model.interpolant) is not type(interpolant_named(name)):
+        raise ValueError(f"model: its interpolant is {model.interpolant!r}, expected Linear() or Cosine()")
+    return name
+
+
+def _build(kind: str, config: dict[str, Any], tensors: dict[str, Tensor], prefix: str = "") -> Model:
+    if kind == "GaussianMixtureFlow":
+        fields = (tensors[prefix + name] for name in ("weights", "means", "covariances"))
+        return GaussianMixtureFlow(*fields, interpolant_named(config["interpolant"]))
+    if kind == "GlassFlow":
+        inner = _build(config["flow"]["kind"], config["flow"]["config"], tensors, "flow." + prefix)
+        return GlassFlow(inner, config["steps"], config["solver"])
+    net = network_named(config["net"]["name"], **config["net"]["config"])
+    extra = {"prediction": config["prediction"]} if kind == "Flow" else {}
+    return MODELS[kind](net, interpolant_named(config["interpolant"]), tuple(config["event_shape"]), **extra)
