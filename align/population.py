@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diamond.model import PosteriorSampler, repeat_cond, slice_cond
+from diamond.model import PosteriorSampler, map_cond, repeat_cond, slice_cond
 from diamond.randomness import Generator, SlicedNoise, fresh_generator
 from diamond.validation import check_positive
 
-__all__ = ["Population", "posterior_blocks", "row_slices"]
+__all__ = ["Population", "posterior_blocks", "row_slices", "time_grid"]
 
 TILE = 16  # Monte Carlo draws whose noise is held at once: memory does not grow with their number
 
@@ -151,9 +151,4 @@ def _check_cond(cond: Any, batch: int) -> None:
             raise ValueError(f"cond: got shape {tuple(tensor.shape)}, expected leading dimension batch={batch}")
         return tensor
 
-    from diamond.model import map_cond
-
     map_cond(check, cond)
-
-
-Callback = Callable[[Any], None]

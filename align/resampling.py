@@ -52,7 +52,8 @@ def systematic(log_weights: Tensor, *, generator: Generator = None) -> Tensor:
 def residual(log_weights: Tensor, *, generator: Generator = None) -> Tensor:
     r""":math:`\lfloor K w_k \rfloor` offspring each, and the rest drawn from what is left of the weights."""
     count = log_weights.shape[-1]
-    expected = count * _levels(log_weights).diff(dim=-1, prepend=log_weights.new_zeros(1, dtype=torch.float64))
+    levels = _levels(log_weights)
+    expected = count * torch.diff(levels, dim=-1, prepend=torch.zeros_like(levels[..., :1]))
     whole = (expected + 1e-9).floor()  # K w may fall a rounding error short of a whole number
     rest = (expected - whole).clamp_min(0)
     ends = whole.cumsum(-1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diamond.model import slice_cond
 
-__all__ = ["Reward", "Scorer"]
+__all__ = ["Reward", "Scorer", "checked_numbers"]
 
 Reward = Callable[..., Any]  # reward(z) or reward(z, cond) -> (N,), larger is better
 
@@ -49,7 +49,7 @@ class Scorer:
             # a copy, so that a reward that works in place changes nothing but its own
             sample = z[rows].clone()
             answer = self.reward(sample, slice_cond(cond, rows)) if self.takes_cond else self.reward(sample)
-            parts.append(_checked(answer, sample))
+            parts.append(checked_numbers(answer, sample, "reward"))
         self.calls += len(z)
         return torch.cat(parts) if len(parts) != 1 else parts[0]
 
@@ -65,21 +65,26 @@ def _takes_cond(reward: Reward) -> bool:
     return any(p.name == "cond" for p in positional[1:]) or sum(p.default is p.empty for p in positional) >= 2
 
 
-def _checked(answer: Any, z: Tensor) -> Tensor:
-    expected = f"expected a tensor of {len(z)} numbers, one a sample"
+def checked_numbers(answer: Any, z: Tensor, name: str) -> Tensor:
+    """`answer` in float32, or float64 where the samples `z` `(N, *event)` are, if it holds one number for each.
+
+    Raises:
+        ValueError: it does not; the message starts with `name`.
+    """
+    expected = f"expected a tensor of shape ({len(z)},), one number a sample"
     if not isinstance(answer, Tensor):
-        raise ValueError(f"reward: it returned {type(answer).__name__}, {expected}")
+        raise ValueError(f"{name}: it returned {type(answer).__name__}, {expected}")
     if answer.shape != z.shape[:1]:
-        raise ValueError(f"reward: it returned shape {tuple(answer.shape)}, {expected}: shape ({len(z)},)")
+        raise ValueError(f"{name}: it returned shape {tuple(answer.shape)}, {expected}")
     if answer.device != z.device:
-        raise ValueError(f"reward: it returned a tensor on {answer.device}, expected one on {z.device}, with the samples")
+        raise ValueError(f"{name}: it returned a tensor on {answer.device}, expected one on {z.device}, with the samples")
     if answer.is_complex():
-        raise ValueError(f"reward: it returned {answer.dtype}, expected real numbers")
+        raise ValueError(f"{name}: it returned {answer.dtype}, expected real numbers")
     answer = answer.to(torch.float64 if z.dtype == torch.float64 else torch.float32)
     bad = answer.isnan() | (answer == torch.inf)
     if bool(bad.any()):
         raise ValueError(
-            f"reward: it returned {float(answer[bad][0])} for {int(bad.sum())} of {len(z)} samples, "
+            f"{name}: it returned {float(answer[bad][0])} for {int(bad.sum())} of {len(z)} samples, "
             "expected finite numbers or -inf"
         )
     return answer

@@ -82,6 +82,16 @@ class DiamondMap(Model):
             x_t: outer states at times `t` `(B,)`, `(B, *event)`.
             cond: conditioning with leading dimension B.
         """
+        endpoint, share = self._endpoint(x_bar, s, r, x_t, t, cond)
+        return torch.lerp(x_bar, endpoint, per_sample(share, x_bar))
+
+    def inner_velocity(self, x_bar: Tensor, s: Tensor, x_t: Tensor, t: Tensor, *, cond: Any = None) -> Tensor:
+        """The velocity `d/dr X_{s,r}(x_bar | x_t, t)` at `r = s`, `(B, *event)`, for `s < 1`; arguments as in
+        :meth:`displace`."""
+        return (self._endpoint(x_bar, s, s, x_t, t, cond)[0] - x_bar) / per_sample(1 - s, x_bar)
+
+    def _endpoint(self, x_bar: Tensor, s: Tensor, r: Tensor, x_t: Tensor, t: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
+        """The endpoint `Z` `(B, *event)` and the share `kappa` `(B,)` of the way to it."""
         self.nfe += len(x_bar)
         outer = self.interpolant.alpha(t), self.interpolant.sigma(t)
         looks = combine_looks(self.interpolant, outer, (s, 1 - s))
@@ -89,8 +99,7 @@ class DiamondMap(Model):
         share = torch.where(s < 1, (r - s) / torch.where(s < 1, 1 - s, 1.0), 0.0)
         noise = per_sample(share, x_bar) * looks.noise(x_t, x_bar)
         velocity = self.net(statistic, time, cond, states=(noise,), times=(s, r, t))
-        endpoint = self.interpolant.denoiser_from_velocity(statistic, time, velocity)
-        return torch.lerp(x_bar, endpoint, per_sample(share, x_bar))
+        return self.interpolant.denoiser_from_velocity(statistic, time, velocity), share
 
     def forward(
         self,

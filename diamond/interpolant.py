@@ -77,7 +77,11 @@ class Interpolant(abc.ABC):
             middle = (low + high) / 2
             early = self.alpha(middle) * sigma < self.sigma(middle) * alpha
             low, high = torch.where(early, middle, low), torch.where(early, high, middle)
-        return (low + high) / 2
+        t = ((low + high) / 2).detach()
+        # a step of Newton's method, which has the derivatives that bisection lacks
+        slope = (self.alpha_dot(t) * sigma - self.sigma_dot(t) * alpha).detach()
+        gap = self.alpha(t) * sigma - self.sigma(t) * alpha
+        return (t - torch.where(slope > 0, gap / torch.where(slope > 0, slope, 1.0), 0.0)).clamp(0, 1)
 
     def noise_to_signal(self, t: Tensor) -> Tensor:
         """`g(t) = sigma(t)^2 / alpha(t)^2`: strictly decreasing, infinite at t = 0, zero at t = 1."""

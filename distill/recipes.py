@@ -11,7 +11,7 @@ units of the noise that is left, :math:`w = (1 - r) / \sigma_{t_*(r, t)}`: the i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,15 @@ from diamond.interpolant import Interpolant
 from diamond.mixture import GaussianMixtureFlow
 from diamond.model import Model
 from diamond.nets import ResidualMLP, grow
+from diamond.validation import check_choice
 
 from .batches import Batches
-from .objectives import DiamondObjective, FlowMapObjective, FlowObjective
+from .objectives import FlowObjective, MapObjective
 from .trainer import Schedule, train
 
 __all__ = ["distill", "distill_flow_map", "train_flow"]
+
+LOSSES = ("lsd",)
 
 
 def train_flow(
@@ -97,41 +100,119 @@ def distill(
     steps: int = 4000,
     labels: Tensor | None = None,
     off_diagonal: float = 0.5,
-    from_zero: float = 0.5,
-    out: str | Path | None = None,
-    metadata: dict | None = None,
-    accelerator: Accelerator | None = None,
-    progress: bool = True,
-    resume: bool = True,
-    **schedule: Any,
+    from_zero: float = 0.6,
+    **training: Any,
 ) -> DiamondMap:
     """Distils the GLASS flow of `teacher` into a Diamond Map.
 
     Arguments:
         teacher: a :class:`~diamond.Flow`, a :class:`~diamond.GlassFlow` or a :class:`~diamond.GaussianMixtureFlow`; it
             is frozen, and asked for its denoiser only.
-        data: as in :func:`train_flow`; a mixture teacher's own samples by default.
+        data: as in :func:`train_flow`; a mixture's own samples by default.
         net: the map's network (`states=1, times=3`); by default the teacher's own, grown by the new inputs, so that
             the map starts as the teacher on its diagonal, or a :class:`~diamond.nets.ResidualMLP` for a mixture.
         loss: what holds off the diagonal: "lsd", the Lagrangian identity.
         off_diagonal: share of a batch that goes to it; the rest goes to the diagonal.
         from_zero: share of the former that starts at s = 0.
-        steps, labels, out, metadata, accelerator, progress, resume, schedule: as in :func:`train_flow`.
+        steps, labels, training: as in :func:`train_flow`.
 
     Raises:
         ValueError: a teacher, data, or settings that do not fit.
     """
-    plan = Schedule(steps=steps, **schedule)
-    flow = _teacher(teacher)
-    batches = _batches(flow, data, labels, net)
-    model = DiamondMap(net or _student(flow, plan.seed, states=1, times=3), flow.interpolant, flow.event_shape)
-    model.metadata = {**(metadata or {}), "loss": loss, "steps": steps, "seed": plan.seed}
-    _check_fit(model, batches)
-    objective = DiamondObjective(flow, loss, off_diagonal, from_zero)
-    train(
-        model, objective, batches, plan, out=out, resume=resume, progress=progress, description="distill",
-        accelerator=accelerator,
+    check_choice("loss", loss, LOSSES)
+    source = _flow_of(teacher)
+    return _distil(
+        lambda seed: DiamondMap(
+            net or _student(source, seed, states=1, times=3), source.interpolant, source.event_shape
+        ),
+        source, data, labels, MapObjective(source, off_diagonal, from_zero), steps, "distil", **training,
     )  # fmt: skip
+
+
+def distill_flow_map(
+    teacher: Model,
+    data: Any = None,
+    net: nn.Module | None = None,
+    loss: str = "lsd",
+    *,
+    steps: int = 4000,
+    labels: Tensor | None = None,
+    off_diagonal: float = 0.5,
+    from_zero: float = 0.5,
+    **training: Any,
+) -> FlowMap:
+    """Distils the probability-flow ODE of `teacher` into a deterministic flow map; arguments as in :func:`distill`,
+    with a network made with `times=1`."""
+    check_choice("loss", loss, LOSSES)
+    source = _flow_of(teacher)
+    return _distil(
+        lambda seed: FlowMap(net or _student(source, seed, states=0, times=1), source.interpolant, source.event_shape),
+        source, data, labels, MapObjective(source, off_diagonal, from_zero), steps, "distil flow map", **training,
+    )  # fmt: skip
+
+
+def _distil(
+    make: Callable[[int], Any],
+    source: Model,
+    data: Any,
+    labels: Tensor | None,
+    objective: MapObjective,
+    steps: int,
+    description: str,
+    *,
+    out: str | Path | None = None,
+    metadata: dict | None = None,
+    accelerator: Accelerator | None = None,
+    progress: bool = True,
+    resume: bool = True,
+    **schedule: Any,
+) -> Any:
+    plan = Schedule(steps=steps, **schedule)
+    if data is None:
+        if not isinstance(source, GaussianMixtureFlow):
+            raise ValueError("data: got None, but only a mixture teacher can be sampled for data; expected a tensor or Dataset")
+        data = source
+    model = make(plan.seed)
+    batches = Batches(data, labels, conditional=bool(getattr(model.net, "config", {}).get("classes", 0)))
+    _check_fit(model, batches)
+    model.metadata = {**source.metadata, **(metadata or {}), "steps": steps, "seed": plan.seed}
+    wanted = {p: p.requires_grad for p in source.parameters()}
+    try:
+        source.eval().requires_grad_(False)
+        train(
+            model, objective, batches, plan, out=out, resume=resume, progress=progress, description=description,
+            accelerator=accelerator,
+        )  # fmt: skip
+    finally:
+        for parameter, value in wanted.items():
+            parameter.requires_grad_(value)
     if out is not None:
         model.save(out)
     return model
+
+
+def _flow_of(teacher: Model) -> Model:
+    flow = teacher.flow if isinstance(teacher, GlassFlow) else teacher
+    if not isinstance(flow, (Flow, GaussianMixtureFlow)):
+        raise ValueError(f"teacher: got a {type(flow).__name__}, expected a Flow, a GlassFlow or a GaussianMixtureFlow")
+    return flow
+
+
+def _student(source: Model, seed: int, states: int, times: int) -> nn.Module:
+    with seeded(seed):
+        if isinstance(source, Flow) and source.prediction == "velocity" and hasattr(source.net, "config"):
+            return grow(source.net, states, times)
+        return ResidualMLP(source.event_shape, states=states, times=times)
+
+
+def _check_fit(model: Model, batches: Batches) -> None:
+    if model.event_shape != batches.event_shape:
+        raise ValueError(f"data: got events of shape {batches.event_shape}, expected the model's, {model.event_shape}")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Weights are initialised from `seed`, and the global random state is put back as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        yield

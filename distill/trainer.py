@@ -188,6 +188,8 @@ class _Metrics:
     """Means over the steps since the last line, written as JSON lines."""
 
     def __init__(self, path: Path | None, step: int, writes: bool) -> None:
+        if path and writes:
+            path.parent.mkdir(parents=True, exist_ok=True)
         self.file = path.open("a" if step else "w") if path and writes else None
         self.began = self.last = time.perf_counter()
         self.sums: dict[str, Tensor] = {}
