@@ -77,12 +77,7 @@ class Alignment:
     def resample(self, n: int, *, generator: Generator = None) -> Tensor:
         """`n` samples of each population drawn by weight (systematic resampling), `(batch, n, *event)`."""
         check_positive("n", n)
-        particles = self.log_weights.shape[1]
-        rounds = -(-n // particles)
-        index = torch.cat([systematic(self.log_weights, generator=generator) for _ in range(rounds)], dim=1)
-        if index.shape[1] > n:  # systematic indices are sorted: thin them evenly, not from one end
-            keep = torch.linspace(0, index.shape[1] - 1, n, device=index.device).round().long()
-            index = index[:, keep]
+        index = systematic(self.log_weights, count=n, generator=generator)
         return self.samples[torch.arange(len(index), device=index.device)[:, None], index]
 
     def save(self, path: str | Path) -> None:
@@ -101,7 +96,11 @@ class Alignment:
         tensors, header = read_tensors(path)
         if header.get("kind") != "alignment":
             raise ValueError(f"{path}: it holds a {header.get('kind')}, expected an alignment")
-        return cls(**tensors, **header["figures"])
+        try:
+            fields: dict[str, Any] = {**tensors, **header["figures"]}
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path}: its contents are not those of an alignment") from error
 
     def plot(self) -> Any:
         """A matplotlib figure: the rewards, by weight and as drawn, and the effective sample size over the steps."""
@@ -109,10 +108,11 @@ class Alignment:
 
         figure = Figure(figsize=(9, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
-        rewards = self.rewards.flatten().cpu()
+        rewards = self.rewards.flatten().double().cpu()
         weights = self.log_weights.softmax(-1).flatten().cpu() / len(self.rewards)
         finite = rewards.isfinite()
-        bins = torch.linspace(float(rewards[finite].min()), float(rewards[finite].max()) + 1e-6, 31).tolist()
+        ends = rewards[finite].aminmax() if bool(finite.any()) else (0.0, 0.0)
+        bins = torch.linspace(float(ends[0]), float(ends[1]) + 1e-6, 31, dtype=rewards.dtype).tolist()
         left.hist(rewards[finite], bins=bins, weights=weights[finite], color="#33658a", label="by weight")
         left.hist(
             rewards[finite], bins=bins, weights=[1 / len(rewards)] * int(finite.sum()), histtype="step", color="black",

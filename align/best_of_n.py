@@ -67,7 +67,7 @@ def best_of_n(
     return Alignment(
         samples=x.unflatten(0, population.shape),
         rewards=rewards,
-        log_weights=rewards,
+        log_weights=rewards.clone(),
         log_z=log_mean_exp(rewards),
         ess=ess(rewards)[None],
         ancestors=torch.arange(n, device=x.device).expand(1, *population.shape),

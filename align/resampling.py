@@ -32,27 +32,30 @@ def ess(log_weights: Tensor) -> Tensor:
 
 def multinomial(log_weights: Tensor, *, generator: Generator = None) -> Tensor:
     """Independent draws."""
-    return _invert(_levels(log_weights), _uniforms(log_weights, log_weights.shape[-1], generator))
+    levels = _levels(log_weights)
+    return _invert(levels, _uniforms(log_weights, levels.shape[-1], generator))
 
 
 def stratified(log_weights: Tensor, *, generator: Generator = None) -> Tensor:
     """One draw in each of K equal cells of the unit interval."""
-    count = log_weights.shape[-1]
-    cells = torch.arange(count, device=log_weights.device, dtype=torch.float64)
-    return _invert(_levels(log_weights), (cells + _uniforms(log_weights, count, generator)) / count)
+    levels = _levels(log_weights)
+    count = levels.shape[-1]
+    cells = torch.arange(count, device=levels.device, dtype=torch.float64)
+    return _invert(levels, (cells + _uniforms(log_weights, count, generator)) / count)
 
 
-def systematic(log_weights: Tensor, *, generator: Generator = None) -> Tensor:
-    """The same draw in each of K equal cells of the unit interval."""
-    count = log_weights.shape[-1]
-    cells = torch.arange(count, device=log_weights.device, dtype=torch.float64)
-    return _invert(_levels(log_weights), (cells + _uniforms(log_weights, 1, generator)) / count)
+def systematic(log_weights: Tensor, *, count: int | None = None, generator: Generator = None) -> Tensor:
+    """The same draw in each of K equal cells of the unit interval, or of `count`: `(..., count)` sorted indices."""
+    levels = _levels(log_weights)
+    count = count or levels.shape[-1]
+    cells = torch.arange(count, device=levels.device, dtype=torch.float64)
+    return _invert(levels, (cells + _uniforms(log_weights, 1, generator)) / count)
 
 
 def residual(log_weights: Tensor, *, generator: Generator = None) -> Tensor:
     r""":math:`\lfloor K w_k \rfloor` offspring each, and the rest drawn from what is left of the weights."""
-    count = log_weights.shape[-1]
     levels = _levels(log_weights)
+    count = levels.shape[-1]
     expected = count * torch.diff(levels, dim=-1, prepend=torch.zeros_like(levels[..., :1]))
     whole = (expected + 1e-9).floor()  # K w may fall a rounding error short of a whole number
     rest = (expected - whole).clamp_min(0)
@@ -92,6 +95,6 @@ def _uniforms(log_weights: Tensor, count: int, generator: Generator) -> Tensor:
 
 def _invert(levels: Tensor, points: Tensor) -> Tensor:
     """The first index whose level exceeds the point: never one of weight zero."""
-    index = torch.searchsorted(levels.contiguous(), points.expand_as(levels).contiguous(), right=True)
+    index = torch.searchsorted(levels.contiguous(), points.contiguous(), right=True)
     last = (levels < 1).sum(-1, keepdim=True).clamp_max(levels.shape[-1] - 1)  # the last with a positive weight
     return torch.minimum(index, last)

@@ -84,7 +84,7 @@ def checked_numbers(answer: Any, z: Tensor, name: str) -> Tensor:
     bad = answer.isnan() | (answer == torch.inf)
     if bool(bad.any()):
         raise ValueError(
-            f"{name}: it returned {float(answer[bad][0])} for {int(bad.sum())} of {len(z)} samples, "
+            f"{name}: it returned {float(answer.detach()[bad][0])} for {int(bad.sum())} of {len(z)} samples, "
             "expected finite numbers or -inf"
         )
     return answer

@@ -143,7 +143,7 @@ def value_or(
     def at_time(x: Tensor, t: float) -> Tensor:
         times = torch.full((len(x),), t, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
         parts = row_slices(len(x), population.chunk)
-        return torch.cat([checked_numbers(value(x[rows], times[rows]), x[rows], "value") for rows in parts])
+        return torch.cat([checked_numbers(value(x[rows].clone(), times[rows]), x[rows], "value") for rows in parts])
 
     return at_time
 

@@ -16,7 +16,7 @@ import torch
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from .diamond_map import DiamondMap
 from .flow import Flow
@@ -25,12 +25,12 @@ from .glass import GlassFlow
 from .interpolant import interpolant_named
 from .mixture import GaussianMixtureFlow
 from .model import Model
-from .nets import network_named
+from .nets import describe, make
 
 __all__ = ["load", "read_header", "read_tensors", "save", "write_tensors"]
 
 FORMAT = "diamond-maps/1"
-MODELS: dict[str, type[Model]] = {kind.__name__: kind for kind in (Flow, GlassFlow, FlowMap, DiamondMap)}
+MODELS: dict[str, Any] = {kind.__name__: kind for kind in (Flow, FlowMap, DiamondMap)}
 
 
 def save(model: Model, path: str | Path) -> None:
@@ -51,11 +51,15 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Any:
         ValueError: the file is not one of ours: truncated, foreign, a pickle, or of a later format.
     """
     tensors, header = read_tensors(path)
+    dtype = next((value.dtype for value in tensors.values() if value.is_floating_point()), torch.float32)
     try:
-        model = _build(header["kind"], header["config"], tensors)
+        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced
+            model = _build(header["kind"], header["config"], tensors).to(dtype)
         model.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path}: its tensors do not fit the {header.get('kind')} that its header describes") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     model.metadata = header.get("metadata", {})
     return model.to(device).eval()
 
@@ -71,11 +75,18 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Writes tensors and a JSON header to `path`, whole or not at all."""
+    """Writes tensors and a JSON header to `path`, whole or not at all.
+
+    Raises:
+        ValueError: the header holds what is no JSON value.
+    """
     path = Path(path)
+    try:
+        text = json.dumps({"format": FORMAT, **header})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata: {error}, expected JSON values") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    text = json.dumps({"format": FORMAT, **header})
     try:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, draft, {"diamond": text})
         os.replace(draft, path)
@@ -87,37 +98,38 @@ def _read(path: str | Path, with_tensors: bool) -> tuple[dict[str, Tensor], dict
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file, expected a checkpoint")
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start[:2] == b"PK" or start[:1] == b"\x80":
-        raise ValueError(f"{path}: it is a pickle, which is never loaded, expected a checkpoint written by this package")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("diamond")
             tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors and text else {}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: it is empty, truncated or foreign, expected a checkpoint written by this package") from error
-    header = json.loads(text) if text else {}
-    if header.get("format") != FORMAT:
+        with path.open("rb") as file:
+            start = file.read(8)
+        # ours begin with a length of eight bytes, whose last five are 0
+        pickled = start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and any(start[3:]))
+        what = "a pickle, which is never loaded" if pickled else "empty, truncated or foreign"
+        raise ValueError(f"{path}: it is {what}, expected a checkpoint written by this package") from error
+    try:
+        header = json.loads(text or "{}")
+    except json.JSONDecodeError:
+        header = {}
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{path}: it is a safetensors file of another maker or format, expected format {FORMAT}")
     return tensors, header
 
 
 def _describe(model: Model) -> dict[str, Any]:
-    if isinstance(model, GaussianMixtureFlow):
+    if type(model) is GaussianMixtureFlow:
         return {"interpolant": _name_of(model)}
-    if isinstance(model, GlassFlow):
+    if type(model) is GlassFlow:
         inner = {"kind": type(model.flow).__name__, "config": _describe(model.flow)}
         return {"flow": inner, "steps": model.steps, "solver": model.solver}
-    if type(model).__name__ not in MODELS:
-        raise ValueError(f"model: got {type(model).__name__}, expected one of {', '.join(MODELS)}, GaussianMixtureFlow")
-    net = getattr(model, "net")
-    if not isinstance(net, nn.Module) or not hasattr(net, "config"):
-        raise ValueError(f"model: its network is a {type(net).__name__}, expected one of diamond.nets, which a file can describe")
+    if MODELS.get(type(model).__name__) is not type(model):
+        raise ValueError(f"model: got {type(model).__name__}, expected one of {', '.join(MODELS)}, GlassFlow, GaussianMixtureFlow")
     config = {
         "interpolant": _name_of(model),
         "event_shape": list(model.event_shape),
-        "net": {"name": type(net).__name__, "config": net.config},
+        "net": describe(model.net),
     }
     return config | ({"prediction": model.prediction} if isinstance(model, Flow) else {})
 
@@ -131,11 +143,11 @@ def _name_of(model: Model) -> str:
 
 def _build(kind: str, config: dict[str, Any], tensors: dict[str, Tensor], prefix: str = "") -> Model:
     if kind == "GaussianMixtureFlow":
-        fields = (tensors[prefix + name] for name in ("weights", "means", "covariances"))
-        return GaussianMixtureFlow(*fields, interpolant_named(config["interpolant"]))
+        weights, means, covariances = (tensors[prefix + name] for name in ("weights", "means", "covariances"))
+        return GaussianMixtureFlow(weights, means, covariances, interpolant_named(config["interpolant"]))
     if kind == "GlassFlow":
         inner = _build(config["flow"]["kind"], config["flow"]["config"], tensors, "flow." + prefix)
         return GlassFlow(inner, config["steps"], config["solver"])
-    net = network_named(config["net"]["name"], **config["net"]["config"])
-    extra = {"prediction": config["prediction"]} if kind == "Flow" else {}
-    return MODELS[kind](net, interpolant_named(config["interpolant"]), tuple(config["event_shape"]), **extra)
+    place = interpolant_named(config["interpolant"]), tuple(config["event_shape"])
+    net = make(config["net"])
+    return Flow(net, *place, config["prediction"]) if kind == "Flow" else MODELS[kind](net, *place)

@@ -39,7 +39,7 @@ from .model import Model, fold_draws, repeat_cond
 from .observation import combine_looks
 from .randomness import Generator, normal
 from .transition import gaussian_step
-from .validation import as_times, check_later, check_positive, check_state
+from .validation import as_times, check_later, check_noise, check_positive, check_state
 
 __all__ = ["DiamondMap"]
 
@@ -118,6 +118,8 @@ class DiamondMap(Model):
         """
         check_state(x_bar, self.event_shape, "x_bar")
         check_state(x_t, self.event_shape)
+        if len(x_t) != len(x_bar):
+            raise ValueError(f"x_t: got {len(x_t)} rows for {len(x_bar)} rows of x_bar, expected as many")
         s, r, t = as_times(s, x_bar, "s"), as_times(r, x_bar, "r"), as_times(t, x_t)
         if bool((r < s).any()):
             raise ValueError(f"r: got a time up to {float((s - r).max()):g} before s, expected s <= r")
@@ -145,8 +147,8 @@ class DiamondMap(Model):
         shape = (check_positive("n", n), *x_t.shape)
         if noise is None:
             noise = normal(shape, generator, batch_axis=1, device=x_t.device, dtype=x_t.dtype)
-        x_bar, x_t, t = noise.reshape(-1, *self.event_shape), fold_draws(x_t, n), fold_draws(t, n)
-        check_state(x_bar, self.event_shape, "noise")
+        check_noise(noise, shape)
+        x_bar, x_t, t = noise.flatten(0, 1), fold_draws(x_t, n), fold_draws(t, n)
         for i in range(check_positive("steps", steps)):
             s, r = torch.full_like(t, i / steps), torch.full_like(t, (i + 1) / steps)
             x_bar = self.displace(x_bar, s, r, x_t, t, cond=repeat_cond(cond, n))
@@ -203,6 +205,7 @@ class DiamondMap(Model):
 
     def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """The velocity of the probability-flow ODE, `(B, *event)`."""
+        check_state(x_t, self.event_shape)
         return self.interpolant.velocity_from_denoiser(x_t, as_times(t, x_t), self.denoise(x_t, t, cond=cond))
 
     @torch.no_grad()

@@ -15,7 +15,6 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-
 from typing import Any
 
 import torch

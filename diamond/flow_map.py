@@ -81,8 +81,10 @@ class FlowMap(Model):
         self, x_t: Tensor, t: Tensor | float, n: int = 1, *, cond: Any = None, generator: Generator = None
     ) -> Tensor:
         """The look-ahead `X_{t,1}(x_t)`, `n` times the same: `(n, B, *event)`, for one evaluation in all."""
+        check_state(x_t, self.event_shape)
+        check_positive("n", n)
         look_ahead = self(x_t, t, 1.0, cond=cond)
-        return look_ahead.expand(check_positive("n", n), *look_ahead.shape)
+        return look_ahead.expand(n, *look_ahead.shape)
 
     def transition(
         self,
@@ -96,6 +98,7 @@ class FlowMap(Model):
     ) -> Tensor:
         """A Gaussian step around the look-ahead, `(B, *event)`: it keeps the marginals only where the posterior is a
         point."""
+        check_state(x_t, self.event_shape)
         t, t_next = as_times(t, x_t), as_times(t_next, x_t, "t_next")
         check_later(t, t_next)
         z = self.posterior(x_t, t, cond=cond)[0]
@@ -111,6 +114,7 @@ class FlowMap(Model):
 
     def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """The velocity of the probability-flow ODE, `(B, *event)`."""
+        check_state(x_t, self.event_shape)
         return self.interpolant.velocity_from_denoiser(x_t, as_times(t, x_t), self.denoise(x_t, t, cond=cond))
 
     @torch.no_grad()

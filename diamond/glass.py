@@ -32,7 +32,7 @@ from .model import Model, fold_draws, repeat_cond
 from .observation import combine_looks
 from .randomness import Generator, normal
 from .transition import transition_scales
-from .validation import as_times, check_choice, check_later, check_positive, check_state
+from .validation import as_times, check_choice, check_later, check_noise, check_positive, check_state
 
 __all__ = ["GlassFlow", "glass_velocity"]
 
@@ -56,7 +56,7 @@ class GlassFlow(Model):
     Arguments:
         flow: any model with a `denoise` and an `interpolant`: a :class:`~diamond.Flow`, a
             :class:`~diamond.GaussianMixtureFlow`, a :class:`~diamond.DiamondMap`.
-        steps: inner steps of a draw, each of one evaluation (two with `solver="heun"`).
+        steps: inner steps of a draw, each of one evaluation (two with `solver="heun"`, but for the last).
         solver: "euler" or "heun".
 
     Raises:
@@ -108,7 +108,7 @@ class GlassFlow(Model):
         t = as_times(t, x_t)
         if noise is None:
             noise = normal(shape, generator, batch_axis=1, device=x_t.device, dtype=x_t.dtype)
-        check_state(noise.flatten(0, 1), self.event_shape, "noise")
+        check_noise(noise, shape)
         drawn = self._inner(
             noise.flatten(0, 1), fold_draws(x_t, n), fold_draws(t, n), torch.ones_like(t[:1]), 0.0, repeat_cond(cond, n)
         )

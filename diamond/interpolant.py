@@ -26,6 +26,8 @@ from __future__ import annotations
 import abc
 import math
 
+from collections.abc import Callable
+
 import torch
 
 from torch import Tensor
@@ -39,6 +41,11 @@ def per_sample(coefficient: Tensor, x: Tensor) -> Tensor:
     """Casts `coefficient` `(B,)` to the dtype of `x` and gives it trailing axes, to scale `x` `(..., B, *event)`
     whose events have `x.ndim - 1` axes when `x` is `(B, *event)`."""
     return coefficient.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _slope(scale: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    t = t.contiguous()  # forward differentiation refuses a time that is expanded over the batch
+    return torch.func.jvp(scale, (t,), (torch.ones_like(t),))[1]
 
 
 class Interpolant(abc.ABC):
@@ -61,11 +68,11 @@ class Interpolant(abc.ABC):
 
     def alpha_dot(self, t: Tensor) -> Tensor:
         """The derivative of `alpha`."""
-        return torch.func.jvp(self.alpha, (t,), (torch.ones_like(t),))[1]
+        return _slope(self.alpha, t)
 
     def sigma_dot(self, t: Tensor) -> Tensor:
         """The derivative of `sigma`."""
-        return torch.func.jvp(self.sigma, (t,), (torch.ones_like(t),))[1]
+        return _slope(self.sigma, t)
 
     def time_of(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The time at which signal and noise stand as `alpha` to `sigma` (both >= 0, any common scale, not both 0).

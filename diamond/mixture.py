@@ -21,9 +21,7 @@ Tilting a mixture by :math:`r(z) = b \cdot z - \tfrac{p}{2} |z|^2` gives a mixtu
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -56,13 +54,23 @@ class GaussianMixtureFlow(Model):
         interpolant: the path from noise, linear by default.
 
     Raises:
-        ValueError: shapes that do not fit, weights that are not positive, or a covariance with a negative eigenvalue.
+        ValueError: shapes that do not fit, weights that are not positive, means that are not finite, or a covariance
+            that is not symmetric or has a negative eigenvalue.
     """
+
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+    _eigenvalues: Tensor
+    _basis: Tensor | None
 
     def __init__(
         self, weights: Tensor, means: Tensor, covariances: Tensor, interpolant: Interpolant | None = None
     ) -> None:
         weights, means, covariances = map(torch.as_tensor, (weights, means, covariances))
+        if not means.is_floating_point():
+            means = means.to(torch.get_default_dtype())
+        weights, covariances = weights.to(means.dtype), covariances.to(means)
         if means.ndim != 2 or weights.shape != means.shape[:1]:
             raise ValueError(
                 f"weights, means: got {tuple(weights.shape)} and {tuple(means.shape)}, expected (K,) and (K, D)"
@@ -74,6 +82,10 @@ class GaussianMixtureFlow(Model):
             )
         if not bool((weights > 0).all() and weights.isfinite().all()):
             raise ValueError(f"weights: got {weights.tolist()}, expected positive numbers")
+        if not bool(means.isfinite().all()):
+            raise ValueError("means: got a number that is not finite, expected finite numbers")
+        if covariances.ndim == 3 and not torch.allclose(covariances, covariances.mT, rtol=1e-4, equal_nan=True):
+            raise ValueError("covariances: got a matrix that is not symmetric, expected symmetric ones")
         super().__init__(interpolant or Linear(), (size,))
         self.isotropic = covariances.ndim == 1
         if self.isotropic:
@@ -133,7 +145,7 @@ class GaussianMixtureFlow(Model):
 
     def denoise(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """`E[z | x_t]`, `(B, D)`, exactly."""
-        posterior = self._posterior(x_t, as_times(t, x_t))
+        posterior = self._posterior(x_t, t)
         return (posterior.log_weights.exp()[..., None] * self._unrotate(posterior.means)).sum(1)
 
     def score(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
@@ -144,6 +156,7 @@ class GaussianMixtureFlow(Model):
 
     def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """The probability-flow ODE's velocity, `(B, D)`, exactly: with `E[eps | x_t] = -sigma grad log p_t`."""
+        check_state(x_t, self.event_shape)
         t = as_times(t, x_t)
         sigma = self.interpolant.sigma(t)
         noise = -per_sample(sigma, x_t) * torch.where(per_sample(sigma, x_t) > 0, self.score(x_t, t), 0.0)
@@ -158,8 +171,8 @@ class GaussianMixtureFlow(Model):
         Where `x_t` asks for gradients they come by implicit reparametrisation, exactly in expectation: see
         :mod:`diamond.implicit`.
         """
-        law = self._posterior(x_t, as_times(t, x_t))
         check_positive("n", n)
+        law = self._posterior(x_t, t)
         detached = Mixture(*(field.detach() for field in law))
         z = self._draw(detached, n, generator)
         if not (torch.is_grad_enabled() and x_t.requires_grad):
@@ -179,6 +192,7 @@ class GaussianMixtureFlow(Model):
         generator: Generator = None,
     ) -> Tensor:
         """An exact draw of `x_{t_next}` given each `x_t`, with correlation `rho` (DDPM's by default): `(B, D)`."""
+        check_state(x_t, self.event_shape)
         t, t_next = as_times(t, x_t), as_times(t_next, x_t, "t_next")
         check_later(t, t_next)
         z = self.posterior(x_t, t, generator=generator)[0]
@@ -187,7 +201,7 @@ class GaussianMixtureFlow(Model):
 
     def value(self, x_t: Tensor, t: Tensor | float, linear: Tensor, precision: float = 0.0) -> Tensor:
         """`V_t(x_t) = log E[exp r(z) | x_t]`, `(B,)`, for the reward of :meth:`tilt`; differentiable in `x_t`."""
-        return self._log_normaliser(self._posterior(x_t, as_times(t, x_t)), linear, precision)
+        return self._log_normaliser(self._posterior(x_t, t), linear, precision)
 
     # ---------------------------------------------------------------- eigenbasis algebra
 
@@ -207,13 +221,15 @@ class GaussianMixtureFlow(Model):
     def _components(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`log w_k N(u_k; 0, V_k)` `(B, K)`, `u_k` and `V_k` `(B, K, D)`."""
         alpha, sigma = (scale.to(x.dtype)[:, None, None] for scale in (self.interpolant.alpha(t), self.interpolant.sigma(t)))
-        variances = alpha.square() * self._eigenvalues + sigma.square()
+        # at t = 1 a component without width is the limit of a narrow one
+        variances = (alpha.square() * self._eigenvalues + sigma.square()).clamp_min(1e-30)
         rotated = self._rotate(x[:, None] - alpha * self.means)
         log_density = -0.5 * (rotated.square() / variances + (2 * torch.pi * variances).log()).sum(-1)
         return self.weights.log() + log_density, rotated, variances
 
-    def _posterior(self, x: Tensor, t: Tensor) -> Mixture:
+    def _posterior(self, x: Tensor, t: Tensor | float) -> Mixture:
         check_state(x, self.event_shape)
+        t = as_times(t, x)
         log_joint, rotated, variances = self._components(x, t)
         alpha, sigma = (scale.to(x.dtype)[:, None, None] for scale in (self.interpolant.alpha(t), self.interpolant.sigma(t)))
         gain = self._eigenvalues / variances
@@ -227,6 +243,8 @@ class GaussianMixtureFlow(Model):
             raise ValueError(f"linear: got shape {tuple(linear.shape)}, expected {self.event_shape}")
         slope = self._rotate(linear.expand(len(self.weights), -1))
         shrink = 1 + precision * law.variances
+        if not bool((shrink > 0).all()):
+            raise ValueError(f"precision: got {precision:g}, expected more than -1 over the largest variance, so that Z is finite")
         means = (law.means + law.variances * slope) / shrink
         exponent = law.means * slope + law.variances * slope.square() / 2 - precision * law.means.square() / 2
         log_z = (exponent / shrink - 0.5 * shrink.log()).sum(-1)
@@ -238,7 +256,7 @@ class GaussianMixtureFlow(Model):
     def _draw(self, law: Mixture, n: int, generator: Generator) -> Tensor:
         """`(n, B, D)` draws, one of each row's mixture."""
         rows, components = law.log_weights.shape
-        place = {"device": law.means.device, "dtype": law.means.dtype, "batch_axis": 1}
+        place: dict[str, Any] = {"device": law.means.device, "dtype": law.means.dtype, "batch_axis": 1}
         levels = law.log_weights.exp().cumsum(-1)
         chosen = (uniform((n, rows, 1), generator, **place) * levels[:, -1:] >= levels).sum(-1)
         chosen = chosen.clamp_max(components - 1)[..., None, None]  # (n, B, 1, 1)

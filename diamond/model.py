@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import abc
+
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 
 from .interpolant import Interpolant
 from .randomness import Generator, normal
+from .validation import as_times, check_positive, check_state
 
 __all__ = ["Model", "PosteriorSampler", "fold_draws", "repeat_cond", "slice_cond"]
 
@@ -53,7 +57,7 @@ class PosteriorSampler(Protocol):
         """The posterior mean `E[z | x_t]`: `(B, *event)`."""
 
 
-class Model(nn.Module):
+class Model(nn.Module, abc.ABC):
     """What the models of this package share: a path, an event shape, a Gaussian prior, and a count of evaluations.
 
     Attributes:
@@ -82,15 +86,22 @@ class Model(nn.Module):
 
     def prior(self, n: int, *, generator: Generator = None) -> Tensor:
         """`n` standard normal states at t = 0, `(n, *event)`."""
-        return normal((n, *self.event_shape), generator, device=self.device, dtype=self.dtype)
+        return normal((check_positive("n", n), *self.event_shape), generator, device=self.device, dtype=self.dtype)
+
+    @abc.abstractmethod
+    def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
+        """The velocity of the probability-flow ODE: `(B, *event)`."""
+
+    @abc.abstractmethod
+    def denoise(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
+        """The posterior mean `E[z | x_t]`: `(B, *event)`."""
 
     def score(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """The score `grad log p_t(x_t)`, `(B, *event)`; it diverges at t = 1 where data have no density."""
-        from .validation import as_times
-
+        check_state(x_t, self.event_shape)
         return self.interpolant.score_from_denoiser(x_t, as_times(t, x_t), self.denoise(x_t, t, cond=cond))
 
-    def save(self, path) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes the model to one file, for :func:`diamond.load`: safetensors with the configuration in its header.
 
         Raises:

@@ -39,7 +39,8 @@ class TransitionScales(NamedTuple):
 
 def ddpm_correlation(interpolant: Interpolant, t: Tensor, t_next: Tensor) -> Tensor:
     """The correlation `rho` of DDPM's ancestral step, for times `t < t_next` of shape `(B,)`."""
-    return interpolant.alpha(t) * interpolant.sigma(t_next) / (interpolant.sigma(t) * interpolant.alpha(t_next))
+    rho = interpolant.alpha(t) * interpolant.sigma(t_next) / (interpolant.sigma(t) * interpolant.alpha(t_next))
+    return rho.clamp_max(1)  # adjacent times may round to more
 
 
 def transition_scales(interpolant: Interpolant, t: Tensor, t_next: Tensor, rho: Tensor | float | None) -> TransitionScales:
@@ -54,7 +55,8 @@ def transition_scales(interpolant: Interpolant, t: Tensor, t_next: Tensor, rho: 
     rho = torch.as_tensor(rho, dtype=t.dtype, device=t.device)
     if not bool((rho.abs() <= 1).all()):
         raise ValueError(f"rho: got {rho.tolist()}, expected correlations in [-1, 1]")
-    gamma = rho * interpolant.sigma(t_next) / interpolant.sigma(t)
+    sigma_t = interpolant.sigma(t)
+    gamma = rho * interpolant.sigma(t_next) / torch.where(sigma_t > 0, sigma_t, 1.0)  # clean data stay as they are
     alpha = interpolant.alpha(t_next) - gamma * interpolant.alpha(t)
     sigma = interpolant.sigma(t_next) * (1 - rho.square()).sqrt()
     return TransitionScales(alpha, gamma.expand_as(t), sigma.expand_as(t))

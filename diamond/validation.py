@@ -8,7 +8,7 @@ import torch
 
 from torch import Tensor
 
-__all__ = ["as_times", "check_choice", "check_later", "check_positive", "check_state"]
+__all__ = ["as_times", "check_choice", "check_later", "check_noise", "check_positive", "check_state"]
 
 
 def check_state(x: Tensor, event_shape: tuple[int, ...], name: str = "x_t") -> None:
@@ -26,14 +26,25 @@ def check_state(x: Tensor, event_shape: tuple[int, ...], name: str = "x_t") -> N
         raise ValueError(f"{name}: got dtype {x.dtype}, {expected}")
 
 
+def check_noise(noise: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuses `noise` unless it is a floating tensor of shape `shape`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(noise, Tensor) or tuple(noise.shape) != tuple(shape) or not noise.is_floating_point():
+        came = f"{noise.dtype} of shape {tuple(noise.shape)}" if isinstance(noise, Tensor) else type(noise).__name__
+        raise ValueError(f"noise: got {came}, expected a floating tensor of shape {tuple(shape)}")
+
+
 def as_times(t: Tensor | float, x: Tensor, name: str = "t") -> Tensor:
     """Times `(B,)` for the batch `x` `(B, *event)`, from one number or one a sample, in float32 or better.
 
     Raises:
         ValueError: the shape is neither () nor (B,), or a time lies outside [0, 1] or is no number.
     """
-    times = torch.as_tensor(t, device=x.device)
-    times = times.to(torch.promote_types(x.dtype, torch.float32))
+    times = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
+    times = times.to(torch.promote_types(x.dtype, torch.float32)).to(x.device)
     if times.ndim > 1 or (times.ndim == 1 and len(times) != len(x)):
         raise ValueError(f"{name}: got shape {tuple(times.shape)}, expected one time or ({len(x)},) of them")
     low, high = (float(end) for end in torch.aminmax(times.detach())) if times.numel() else (0.0, 1.0)

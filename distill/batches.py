@@ -32,9 +32,9 @@ class Batches:
         if isinstance(data, GaussianMixtureFlow):
             self.event_shape = data.event_shape
             return
-        if not isinstance(data, (Tensor, Dataset)):
-            raise ValueError(f"data: got {type(data).__name__}, expected a tensor (N, *event) or a torch Dataset")
-        if not len(data):
+        if not isinstance(data, (Tensor, Dataset)) or not hasattr(data, "__len__"):
+            raise ValueError(f"data: got {type(data).__name__}, expected a tensor (N, *event) or a map-style torch Dataset")
+        if not len(data):  # type: ignore[arg-type]
             raise ValueError("data: got no samples, expected at least one")
         if isinstance(data, Tensor):
             if not data.is_floating_point() or data.ndim < 2:
@@ -57,7 +57,7 @@ class Batches:
 
     def _fetch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.data, Tensor):
-            return self.data[index], self.labels[index] if self.conditional else None
+            return self.data[index], self.labels[index] if self.labels is not None and self.conditional else None
         items = default_collate([self.data[int(i)] for i in index])
         z, labels = (items[0], items[1]) if isinstance(items, (tuple, list)) else (items, None)
         if self.conditional and labels is None:

@@ -64,7 +64,7 @@ def lagrangian(
     displace: Displace, teacher: Velocity, weight: Callable[[Tensor], Tensor], x: Tensor, s: Tensor, r: Tensor
 ) -> Tensor:
     """`|w(r) (d/dr X_{s,r}(x) - u_r(X_{s,r}(x)))|^2` `(B,)`, the derivative by forward-mode differentiation (LSD)."""
-    moved, slope = torch.func.jvp(lambda r: displace(x, s, r), (r,), (torch.ones_like(r),))
+    moved, slope = torch.func.jvp(lambda r: displace(x, s, r), (r,), (torch.ones_like(r),))  # type: ignore[misc]
     with torch.no_grad():
         target = teacher(moved.detach(), r)
     return mean_square(per_sample(weight(r), x) * (slope - target))

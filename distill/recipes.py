@@ -75,7 +75,7 @@ def train_flow(
         ValueError: data, labels or settings that do not fit.
     """
     plan = Schedule(steps=steps, **schedule)
-    batches = Batches(data, labels, conditional=bool(getattr(net, "config", {}).get("classes", 0)))
+    batches = Batches(data, labels, conditional=_takes_labels(net))
     if net is None:
         with seeded(plan.seed):
             net = ResidualMLP(batches.event_shape)
@@ -173,7 +173,7 @@ def _distil(
             raise ValueError("data: got None, but only a mixture teacher can be sampled for data; expected a tensor or Dataset")
         data = source
     model = make(plan.seed)
-    batches = Batches(data, labels, conditional=bool(getattr(model.net, "config", {}).get("classes", 0)))
+    batches = Batches(data, labels, conditional=_takes_labels(model.net))
     _check_fit(model, batches)
     model.metadata = {**source.metadata, **(metadata or {}), "steps": steps, "seed": plan.seed}
     wanted = {p: p.requires_grad for p in source.parameters()}
@@ -203,6 +203,11 @@ def _student(source: Model, seed: int, states: int, times: int) -> nn.Module:
         if isinstance(source, Flow) and source.prediction == "velocity" and hasattr(source.net, "config"):
             return grow(source.net, states, times)
         return ResidualMLP(source.event_shape, states=states, times=times)
+
+
+def _takes_labels(net: Any) -> bool:
+    """Whether the network, or one inside it, was made with classes."""
+    return isinstance(net, nn.Module) and any(getattr(part, "classes", 0) for part in net.modules())
 
 
 def _check_fit(model: Model, batches: Batches) -> None:

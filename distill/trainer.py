@@ -14,7 +14,7 @@ import json
 import math
 import time
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def train(
         accelerator: where and in which precision to train; made here by default.
 
     Raises:
-        ValueError: the state file belongs to other settings.
+        ValueError: the state file belongs to other settings, or another network.
         FloatingPointError: the loss is not finite; the last state is kept.
     """
     accelerator = accelerator or Accelerator()
@@ -174,9 +174,9 @@ def _seed(seed: int, step: int, process: int) -> int:
     return (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + process * 0x8CB92BA72F3D8DD7) % 2**63
 
 
-def _ema(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+def _ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
     @torch.no_grad()
-    def update(averages: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+    def update(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
         kept = min(decay, (1 + int(count)) / (10 + int(count)))
         for average, weight in zip(averages, current, strict=True):
             average.lerp_(weight, 1 - kept)
@@ -247,8 +247,13 @@ class _StateFile:
         for name, value in tensors.items():
             part, rest = name.split(".", 1)
             parts[part][rest] = value
-        self.model.load_state_dict(parts["model"])
-        self.average.load_state_dict(parts["average"])
+        try:
+            self.model.load_state_dict(parts["model"])
+            self.average.load_state_dict(parts["average"])
+        except RuntimeError as error:
+            raise ValueError(
+                f"{self.path}: it holds a run of another network, expected one of this model; remove it to start anew"
+            ) from error
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["optimizer"].items():
             i, field = name.split(".", 1)

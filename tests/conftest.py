@@ -4,11 +4,6 @@ The laws are written with plain matrices, not in the eigenbases that the package
 opinion. Draws are held against them by z-scores: the tolerance comes from the sample, never from taste.
 """
 
-import pathlib
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # tests/diamond must not hide the package of that name
-
 import pytest
 import torch
 

@@ -30,9 +30,13 @@ class ClassifierLogProbability(RewardModule):
         logits = self.classifier(z)
         if logits.ndim != 2 or len(logits) != len(z):
             raise ValueError(f"classifier: it returned shape {tuple(logits.shape)}, expected logits ({len(z)}, classes)")
-        if self.label is None and cond is None:
+        if self.label is not None:
+            labels = torch.full((len(z),), self.label, device=z.device)
+        elif cond is not None:
+            labels = cond
+        else:
             raise ValueError("label: got None and no cond, expected a class from either")
-        labels = cond if self.label is None else torch.full((len(z),), self.label, device=z.device)
-        if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
-            raise ValueError(f"label: got {int(labels.max())}, expected a class from 0 to {logits.shape[1] - 1}")
+        wrong = labels[(labels < 0) | (labels >= logits.shape[1])]
+        if len(wrong):
+            raise ValueError(f"label: got {int(wrong[0])}, expected a class from 0 to {logits.shape[1] - 1}")
         return logits.log_softmax(-1).gather(1, labels[:, None].long()).squeeze(1)

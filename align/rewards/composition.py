@@ -21,7 +21,10 @@ class RewardModule(nn.Module):
     def __add__(self, other: Callable[..., Any]) -> RewardModule:
         return WeightedSum([(1.0, self), (1.0, other)])
 
-    __radd__ = __add__
+    def __radd__(self, other: Callable[..., Any] | int) -> RewardModule:
+        if isinstance(other, int):  # 0, where sum([...]) starts from
+            return self * 1.0
+        return self + other
 
     def __mul__(self, factor: float) -> RewardModule:
         return WeightedSum([(float(factor), self)])
@@ -34,6 +37,9 @@ class RewardModule(nn.Module):
     def __sub__(self, other: Callable[..., Any]) -> RewardModule:
         return WeightedSum([(1.0, self), (-1.0, other)])
 
+    def __rsub__(self, other: Callable[..., Any]) -> RewardModule:
+        return WeightedSum([(1.0, other), (-1.0, self)])
+
 
 class WeightedSum(RewardModule):
     """`sum_i factor_i * reward_i`; each term is checked as a reward is."""
@@ -43,7 +49,7 @@ class WeightedSum(RewardModule):
         flat: list[tuple[float, Callable[..., Any]]] = []
         for factor, term in terms:
             flat += [(factor * f, t) for f, t in term.terms] if isinstance(term, WeightedSum) else [(factor, term)]
-        self.terms = flat
+        self.terms: list[tuple[float, Callable[..., Any]]] = flat
         self.modules_ = nn.ModuleList(term for _, term in flat if isinstance(term, nn.Module))
         self.scorers = [Scorer(term) for _, term in flat]
 

@@ -1,8 +1,8 @@
 """Networks for vectors and small images.
 
 All share one call: `net(x, t, cond=None, states=(), times=())` with states `(B, *event)`, times `(B,)` and labels
-`(B,)`, giving `(B, *event)`. The further states and times are what turns the network of a flow into that of a map:
-they enter through weights that are zero at the start.
+`(B,)`, giving `(B, *event)`. The further states and times are what turns the network of a flow into that of a map.
+Every network can be differentiated in forward mode.
 """
 
 from __future__ import annotations
@@ -11,35 +11,68 @@ from typing import Any
 
 from torch import nn
 
+from .anchored import Anchored
 from .mlp import ResidualMLP
+from .network import Network
 from .transformer import Transformer
+from .whitened import Whitened
 
-__all__ = ["ResidualMLP", "Transformer", "grow", "network_named"]
+__all__ = ["Anchored", "Network", "ResidualMLP", "Transformer", "Whitened", "describe", "grow", "make"]
 
-NETWORKS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (ResidualMLP, Transformer)}
+NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in (Anchored, ResidualMLP, Transformer, Whitened)}
 
 
-def network_named(name: str, **config: Any) -> nn.Module:
-    """The network class called `name`, made with `config`.
+def describe(net: Any) -> dict[str, Any]:
+    """What a file needs to make `net` again, as JSON values: its class and arguments, networks inside it likewise.
+
+    Raises:
+        ValueError: it, or one inside it, is not a network of this package.
+    """
+    _check_known(net)
+    return {
+        "name": type(net).__name__,
+        "config": {k: describe(v) if isinstance(v, nn.Module) else v for k, v in net.config.items()},
+    }
+
+
+def make(description: dict[str, Any]) -> Network:
+    """The network that :func:`describe` described, with fresh weights.
 
     Raises:
         ValueError: no network has that name.
     """
+    name = description["name"]
     if name not in NETWORKS:
         raise ValueError(f"net: got {name!r}, expected one of {', '.join(NETWORKS)}")
-    return NETWORKS[name](**config)
+    config = description["config"]
+    return NETWORKS[name](**{k: make(v) if isinstance(v, dict) else v for k, v in config.items()})
 
 
-def grow(net: nn.Module, states: int, times: int) -> nn.Module:
-    """A network like `net` with `states` further states and `times` further times, which computes what `net` does.
+def grow(net: Any, states: int, times: int) -> Network:
+    """The network of a map that starts as, and on its diagonal stays, the network `net` of a flow.
 
-    All weights of `net` are copied; the new ones end in zeros.
+    It holds a frozen copy of `net`, and beside it a network of the same shape with `states` further states and
+    `times` further times, which starts from the same weights but for a last layer of zeros: see
+    :class:`~diamond.nets.Anchored`.
 
     Raises:
-        ValueError: `net` is not a network of this package.
+        ValueError: `net` is not a network of this package, or has further states or times already.
     """
-    if type(net).__name__ not in NETWORKS or NETWORKS[type(net).__name__] is not type(net):
+    _check_known(net)
+    if isinstance(net, Whitened):
+        grown: Network = Whitened(grow(net.net, states, times), net.event_shape, net.interpolant)
+        grown.load_state_dict({**grown.state_dict(), **dict(net.named_buffers())})
+        return grown.to(next(net.parameters()))
+    if not isinstance(net, (ResidualMLP, Transformer)) or net.config["states"] or net.config["times"]:
+        came = f"{type(net).__name__} that sees further states or times already"
+        raise ValueError(f"net: got a {came}, expected the network of a flow")
+    branch = type(net)(**{**net.config, "states": states, "times": times})
+    branch.load_state_dict({**branch.state_dict(), **net.state_dict()})
+    nn.init.zeros_(branch.leave.weight)
+    nn.init.zeros_(branch.leave.bias)
+    return Anchored(net, branch).to(next(net.parameters()))
+
+
+def _check_known(net: Any) -> None:
+    if NETWORKS.get(type(net).__name__) is not type(net):
         raise ValueError(f"net: got {type(net).__name__}, expected one of {', '.join(NETWORKS)}")
-    grown = type(net)(**{**net.config, "states": states, "times": times}).to(next(net.parameters()))
-    grown.load_state_dict({**grown.state_dict(), **net.state_dict()})
-    return grown

@@ -43,14 +43,15 @@ class Conditioning(nn.Module):
         self.times, self.classes = times, classes
         self.time = nn.Sequential(nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width))
         if times:
-            self.more = nn.Sequential(nn.Linear(FEATURES * times, width), nn.SiLU(), nn.Linear(width, width))
-            nn.init.zeros_(self.more[-1].weight)
-            nn.init.zeros_(self.more[-1].bias)
+            last = nn.Linear(width, width)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.more = nn.Sequential(nn.Linear(FEATURES * times, width), nn.SiLU(), last)
         if classes:
             self.label = nn.Embedding(classes + 1, width)
 
     def forward(self, t: Tensor, cond: Tensor | None, times: tuple[Tensor, ...]) -> Tensor:
-        dtype = self.time[0].weight.dtype
+        dtype = next(self.parameters()).dtype
         if len(times) != self.times:
             raise ValueError(f"times: got {len(times)} times beside t, this network takes {self.times}")
         embedding = self.time(time_features(t, dtype))

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 
-from typing import Any
-
 import torch
 
 from torch import Tensor, nn
 
 from .embedding import Conditioning
+from .network import Network, check_states
 
 __all__ = ["ResidualMLP"]
 
 
-class ResidualMLP(nn.Module):
+class ResidualMLP(Network):
     """A residual perceptron on flattened events.
 
     Arguments:
@@ -43,7 +42,7 @@ class ResidualMLP(nn.Module):
         embedding: int = 64,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
+        self.config = {
             "event_shape": list(event_shape), "width": width, "depth": depth, "classes": classes,
             "states": states, "times": times, "embedding": embedding,
         }  # fmt: skip
@@ -71,6 +70,7 @@ class ResidualMLP(nn.Module):
         times: tuple[Tensor, ...] = (),
     ) -> Tensor:
         """The network's output `(B, *event)` at states `x` `(B, *event)` and times `t` `(B,)`."""
+        check_states(states, self.states)
         embedding = nn.functional.silu(self.conditioning(t, cond, times))
         hidden = self.enter(x.flatten(1))
         more = torch.cat([state.flatten(1) for state in states], dim=1) if self.states else None

@@ -10,19 +10,18 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from einops import rearrange
 from torch import Tensor, nn
 
 from .embedding import Conditioning
+from .network import Network, check_states
 
 __all__ = ["Transformer"]
 
 
-class Transformer(nn.Module):
+class Transformer(Network):
     """A diffusion transformer on images `(C, H, W)`.
 
     Arguments:
@@ -53,7 +52,7 @@ class Transformer(nn.Module):
             raise ValueError(f"event_shape: got {tuple(event_shape)}, expected (C, H, W) with H, W multiples of patch={patch}")
         if width % heads:
             raise ValueError(f"heads: got {heads}, expected a divisor of width={width}")
-        self.config: dict[str, Any] = {
+        self.config = {
             "event_shape": list(event_shape), "patch": patch, "width": width, "depth": depth, "heads": heads,
             "classes": classes, "states": states, "times": times,
         }  # fmt: skip
@@ -85,6 +84,7 @@ class Transformer(nn.Module):
         times: tuple[Tensor, ...] = (),
     ) -> Tensor:
         """The network's output `(B, C, H, W)` at states `x` `(B, C, H, W)` and times `t` `(B,)`."""
+        check_states(states, self.states)
         embedding = nn.functional.silu(self.conditioning(t, cond, times))
         tokens = self.enter(self._patches(x)) + self.position
         more = self._patches(torch.cat(states, dim=1)) if self.states else None

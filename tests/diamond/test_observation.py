@@ -31,7 +31,8 @@ def test_statistic_has_the_law_of_the_state_at_the_effective_time(path):
     looks = combine_looks(path, (a_x, s_x), (a_y, s_y))
     on_x, on_y = looks.weights
     torch.testing.assert_close(on_x * a_x + on_y * a_y, path.alpha(looks.time), rtol=1e-10, atol=0)
-    torch.testing.assert_close((on_x * s_x) ** 2 + (on_y * s_y) ** 2, path.sigma(looks.time) ** 2, rtol=1e-8, atol=1e-14)
+    variance = (on_x * s_x) ** 2 + (on_y * s_y) ** 2
+    torch.testing.assert_close(variance, path.sigma(looks.time) ** 2, rtol=1e-8, atol=1e-14)
 
 
 def test_ancillary_noise_is_standard_without_signal_and_uncorrelated_with_the_statistic(path):
@@ -52,8 +53,8 @@ def test_draws_of_the_pair_have_those_laws(path, seeded, check_mean):
     x, y = path.interpolate(z, noise_x, t), Linear().interpolate(z, noise_y, s)
     statistic, noise = looks.statistic(x, y), looks.noise(x, y)
     left = (statistic - path.alpha(looks.time) * z) / path.sigma(looks.time)
-    products = torch.stack([noise, noise**2, noise * z, noise * statistic, left, left**2, left * z, left * noise], dim=-1)
-    check_mean(products, torch.tensor([0, 1, 0, 0, 0, 1, 0, 0], dtype=torch.float64))
+    products = [noise, noise**2, noise * z, noise * statistic, left, left**2, left * z, left * noise]
+    check_mean(torch.stack(products, dim=-1), torch.tensor([0, 1, 0, 0, 0, 1, 0, 0], dtype=torch.float64))
 
 
 def test_mean_given_both_looks_is_the_denoiser_at_the_statistic_for_gaussian_data(path, seeded):

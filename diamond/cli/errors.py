@@ -1,0 +1,40 @@
+"""What the user sees of an error: one sentence on stderr and an exit code, no traceback.
+
+Bad input (`ValueError`, and files that are missing or closed to us) ends with code 2, numbers that ran away with 1, and
+Ctrl-C with 130. Anything else is a bug, and shows its traceback.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from typer.core import TyperGroup
+
+__all__ = ["Door"]
+
+CODES: dict[type[BaseException], int] = {ValueError: 2, OSError: 2, FloatingPointError: 1, KeyboardInterrupt: 130}
+
+
+class Door(TyperGroup):
+    """A group of commands whose errors are sentences. `--traceback` lets them through as they are."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except tuple(CODES) as error:
+            if isinstance(error, BrokenPipeError) or ctx.params.get("traceback"):
+                raise
+            typer.echo(_sentence(error), err=True)
+            raise typer.Exit(next(code for kind, code in CODES.items() if isinstance(error, kind))) from error
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return text or "interrupted"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror.lower()}"
+    return f"Error: {text or type(error).__name__}"

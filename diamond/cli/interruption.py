@@ -1,0 +1,48 @@
+"""Training that the user may stop: where it goes on from, what Ctrl-C leaves, and how it ended."""
+
+from __future__ import annotations
+
+import json
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from .outputs import say_wrote
+
+__all__ = ["resumable"]
+
+
+@contextmanager
+def resumable(out: Path, resume: bool) -> Iterator[None]:
+    """Surrounds training that writes `out`: says which state it goes on from, and what it wrote where.
+
+    Raises:
+        KeyboardInterrupt: as it came, with a sentence on the state that was saved.
+        ValueError: the state file is foreign.
+    """
+    state, metrics = Path(f"{out}.state"), Path(f"{out}.metrics.jsonl")
+    if resume and state.is_file():
+        from diamond.checkpoint import read_header
+
+        typer.echo(f"found {state}, left at step {read_header(state).get('step')}")
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not state.is_file():
+            raise
+        again = "the same command goes on from it" if resume else "the same command without --no-resume goes on from it"
+        raise KeyboardInterrupt(f"interrupted; a resumable state was saved in {state}: {again}") from None
+    last = _last_line(metrics)
+    if last:
+        typer.echo(f"trained {last['step']:g} steps, loss {last['loss']:.4g}")
+    say_wrote(out, metrics)
+
+
+def _last_line(metrics: Path) -> dict[str, float]:
+    try:
+        return json.loads(metrics.read_text(encoding="utf-8").splitlines()[-1])
+    except (OSError, IndexError, json.JSONDecodeError):
+        return {}

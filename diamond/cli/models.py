@@ -1,0 +1,65 @@
+"""Reading a model for a command, and what its file says beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from diamond.model import Model
+
+__all__ = ["classes_of", "data_name", "device_named", "load_model"]
+
+
+def load_model(path: Path, name: str, kinds: Sequence[str], device: str | torch.device = "cpu") -> Any:
+    """The model in `path`, if it is one of `kinds`; `name` is the argument that it came by.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else.
+    """
+    from diamond.checkpoint import load, read_header
+
+    try:
+        kind = read_header(path).get("kind")
+        if kind not in kinds:
+            raise ValueError(f"{path} is of kind {kind!r}, expected {', '.join(kinds)}")
+        return load(path, device)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def classes_of(model: Model) -> int:
+    """How many class labels the model's network takes as `cond`; 0 for an unconditional one."""
+    return max(int(getattr(part, "classes", 0)) for part in model.modules())
+
+
+def data_name(given: str | None, model: Model, needed_for: str) -> str:
+    """The data set that the user gave, or else that the model was trained on.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    name = given or model.metadata.get("data")
+    if not isinstance(name, str):
+        raise ValueError(f"data: got None and the model's file names none, expected a data set for {needed_for}")
+    return name
+
+
+def device_named(name: str | None) -> torch.device:
+    """The device of that name, or the best one there is.
+
+    Raises:
+        ValueError: no such device.
+    """
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: got {name!r}, expected one that this machine has, like cpu") from error

@@ -1,0 +1,102 @@
+"""Rewards as one writes them on a command line: `brightness`, `2.0*symmetry+class:3`, `mypackage.rewards:sharpness`.
+
+A specification is a sum of terms, each a name with a factor before it or none. A name is one of those below, `class:K`,
+or `module.path:attribute`, any importable Python callable `reward(z) -> (N,)`; the current folder is importable.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import sys
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diamond.data import Data
+
+__all__ = ["NAMES", "parse_terms", "reward_named"]
+
+NAMES = ("brightness", "symmetry", "jpeg-size", "class:K", "module.path:attribute")
+TERM = re.compile(r"(?:(?P<factor>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\*)?(?P<name>[a-z_][\w.:-]*)", re.IGNORECASE)
+
+
+def parse_terms(text: str) -> list[tuple[float, str]]:
+    """The factors and names of `2.0*brightness+symmetry`.
+
+    Raises:
+        ValueError: `text` is no such sum.
+    """
+    terms, rest = [], text.replace(" ", "")
+    while match := TERM.match(rest):
+        terms.append((float(match["factor"] or 1), match["name"]))
+        rest = rest[match.end() :]
+        if not rest:
+            return terms
+        if not rest.startswith("+"):
+            break
+        rest = rest[1:]
+    raise ValueError(f"reward: got {text!r}, expected a sum like '2.0*brightness+symmetry' of {', '.join(NAMES)}")
+
+
+def reward_named(text: str, data: Callable[[], Data]) -> Callable[..., Any]:
+    """The reward that `text` describes, `reward(z) -> (N,)`; `data` is called if a classifier is to be trained.
+
+    Raises:
+        ValueError: no such reward, or one that is not callable.
+    """
+    from align.rewards.composition import WeightedSum
+
+    terms = [(factor, _reward(name, data)) for factor, name in parse_terms(text)]
+    return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else WeightedSum(terms)
+
+
+def _reward(name: str, data: Callable[[], Data]) -> Callable[..., Any]:
+    from align import rewards
+
+    ready = {"brightness": rewards.Brightness, "symmetry": rewards.Symmetry, "jpeg-size": rewards.JPEGSize}
+    if name in ready:
+        return ready[name]()
+    module, colon, attribute = name.partition(":")
+    if module == "class" and colon:
+        return _class_reward(attribute, data)
+    if colon and attribute:
+        return _imported(module, attribute)
+    raise ValueError(f"reward: got {name!r}, expected one of {', '.join(NAMES)}")
+
+
+def _class_reward(label: str, data: Callable[[], Data]) -> Callable[..., Any]:
+    from align.rewards import ClassifierLogProbability
+
+    from .classifier import train_classifier
+
+    if not label.isdecimal():
+        raise ValueError(f"reward: got 'class:{label}', expected a whole number, like class:3")
+    part = data()
+    if part.labels is not None and int(label) >= part.classes:
+        raise ValueError(f"reward: got 'class:{label}', expected a class of {part.name} from 0 to {part.classes - 1}")
+    return ClassifierLogProbability(train_classifier(part), int(label))
+
+
+def _imported(module: str, attribute: str) -> Callable[..., Any]:
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(f"reward: got '{module}:{attribute}', but {module} cannot be imported ({error})") from error
+    try:
+        reward = getattr(found, attribute)
+        if inspect.isclass(reward):  # a class of rewards: one made without arguments
+            reward = reward()
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"reward: got '{module}:{attribute}', but {error}") from error
+    if not callable(reward):
+        raise ValueError(
+            f"reward: '{module}:{attribute}' is a {type(reward).__name__}, expected a callable reward(z) -> (N,)"
+        )
+    return reward

@@ -1,0 +1,79 @@
+"""`diamond train`: a flow model from a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .interruption import resumable
+from .options import Batch, LearningRate, Quiet, Resume, Root, Seed
+from .outputs import check_file
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["train"]
+
+SIZES = {"mlp": (256, 3), "transformer": (96, 4)}  # width and depth
+
+
+def train(
+    data: Annotated[str, typer.Option(help="Data set: digits, mnist, fashion-mnist, or a .npz file.")] = "digits",
+    out: Annotated[Path, typer.Option(help="File to save the flow in.")] = Path("glass.ckpt"),
+    net: Annotated[str, typer.Option(help="Network: mlp or transformer.")] = "mlp",
+    width: Annotated[int | None, typer.Option(help="Size of its layers.", show_default="256; transformer: 96")] = None,
+    depth: Annotated[int | None, typer.Option(help="Number of its blocks.", show_default="3; transformer: 4")] = None,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 3000,
+    batch: Batch = 256,
+    learning_rate: LearningRate = 1e-3,
+    interpolant: Annotated[str, typer.Option(help="Path from noise to data: linear or cosine.")] = "linear",
+    conditional: Annotated[bool, typer.Option("--conditional", help="Condition on the class labels.")] = False,
+    seed: Seed = 0,
+    root: Root = None,
+    resume: Resume = True,
+    quiet: Quiet = False,
+) -> None:
+    """Train the teacher: a flow model, which GLASS turns into a stochastic one."""
+    from diamond.data import load_data
+    from diamond.interpolant import interpolant_named
+    from distill.recipes import seeded, train_flow
+    from distill.trainer import Schedule
+
+    check_file(out)
+    schedule: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
+    Schedule(**schedule)  # refuses bad settings before the data are read
+    path = interpolant_named(interpolant)
+    part = load_data(data, root=root)
+    if conditional and part.labels is None:
+        raise ValueError(f"conditional: got True, but {data} holds no labels")
+    with seeded(seed):
+        network = make_network(net, tuple(part.images.shape[1:]), width, depth, part.classes if conditional else 0)
+    with resumable(out, resume):
+        train_flow(
+            part.images, network, labels=part.labels if conditional else None, interpolant=path, out=out,
+            metadata={"data": data}, progress=not quiet, resume=resume, **schedule,
+        )  # fmt: skip
+
+
+def make_network(
+    name: str, event_shape: tuple[int, ...], width: int | None = None, depth: int | None = None, classes: int = 0
+) -> nn.Module:
+    """A fresh network for images of shape `event_shape` `(C, H, W)`; `name` is "mlp" or "transformer".
+
+    Raises:
+        ValueError: an unknown name, or sizes that do not fit.
+    """
+    from diamond.nets import ResidualMLP, Transformer
+    from diamond.validation import check_choice, check_positive
+
+    usual = SIZES[check_choice("net", name, SIZES)]
+    width = check_positive("width", usual[0] if width is None else width)
+    depth = check_positive("depth", usual[1] if depth is None else depth)
+    if name == "mlp":
+        return ResidualMLP(event_shape, width, depth, classes)
+    patch = 4 if min(event_shape[1:]) > 16 else 2
+    while any(side % patch for side in event_shape[1:]):
+        patch //= 2
+    return Transformer(event_shape, patch, width, depth, classes=classes)

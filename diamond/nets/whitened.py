@@ -1,0 +1,89 @@
+r"""A network in the coordinates of a Gaussian fit to the data.
+
+Let the data have mean :math:`m` and covariance :math:`Q \Lambda Q^T`. Were they Gaussian, the denoiser would be linear,
+
+.. math:: D^{lin}_t(x) = m + Q \, \frac{\alpha_t \Lambda}{\alpha_t^2 \Lambda + \sigma_t^2} \, Q^T (x - \alpha_t m),
+          \qquad \text{with variances left} \quad P_t = \frac{\sigma_t^2 \Lambda}{\alpha_t^2 \Lambda + \sigma_t^2} .
+
+The wrapped network supplies the rest, with inputs and outputs of unit scale in every direction at every time:
+
+.. math:: D_t(x) = D^{lin}_t(x) + Q \, P_t^{1/2} \, F\!\left((\alpha_t^2 \Lambda + \sigma_t^2)^{-1/2} Q^T (x - \alpha_t m), t\right).
+
+Thus directions in which the data hardly vary (a dark border) cost it nothing, and late times, at which the posterior is
+narrow, no precision. This is the preconditioning of EDM with a full covariance in place of one standard deviation.
+
+References:
+    | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
+    | https://arxiv.org/abs/2206.00364, section 5
+"""
+
+from __future__ import annotations
+
+import torch
+
+from torch import Tensor
+
+from ..interpolant import Interpolant, Linear, interpolant_named
+from .network import Network
+
+__all__ = ["Whitened"]
+
+
+class Whitened(Network):
+    """A network that predicts the velocity, as a correction to that of Gaussian data.
+
+    Arguments:
+        net: a network on vectors `(D,)`, with D the number of an event's entries.
+        event_shape: the shape of one sample.
+        interpolant: the path, or its name; linear by default.
+        data: samples `(N, *event)` to take the mean and covariance of; without, they are left to be loaded.
+    """
+
+    mean: Tensor
+    variances: Tensor
+    basis: Tensor
+
+    def __init__(
+        self,
+        net: Network,
+        event_shape: tuple[int, ...],
+        interpolant: Interpolant | str | None = None,
+        data: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.event_shape = tuple(event_shape)
+        self.interpolant = interpolant_named(interpolant) if isinstance(interpolant, str) else interpolant or Linear()
+        self.config = {"event_shape": list(event_shape), "interpolant": self.interpolant.name, "net": net}
+        size = torch.Size(event_shape).numel()
+        mean, variances, basis = torch.zeros(size), torch.ones(size), torch.eye(size)
+        if data is not None:
+            flat = data.flatten(1).double()
+            mean = flat.mean(0)
+            variances, basis = torch.linalg.eigh((flat - mean).T @ (flat - mean) / max(len(flat) - 1, 1))
+        for name, value in (("mean", mean), ("variances", variances.clamp_min(0)), ("basis", basis)):
+            self.register_buffer(name, value.float().contiguous())
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        cond: Tensor | None = None,
+        states: tuple[Tensor, ...] = (),
+        times: tuple[Tensor, ...] = (),
+    ) -> Tensor:
+        """The velocity `(B, *event)` at states `x` `(B, *event)` and times `t` `(B,)`."""
+        path = self.interpolant
+        alpha, sigma = path.alpha(t)[:, None], path.sigma(t)[:, None]
+        total = (alpha.square() * self.variances + sigma.square()).clamp_min(1e-12).to(x.dtype)
+        alpha, sigma = alpha.to(x.dtype), sigma.to(x.dtype)
+        white = ((x.flatten(1) - alpha * self.mean) @ self.basis) * total.rsqrt()
+        noises = tuple(state.flatten(1) @ self.basis for state in states)
+        residual = self.net(white, t, cond, noises, times)
+        # D = m + Q (alpha L / sqrt(V) white + sigma sqrt(L / V) F); likewise E[eps | x] = Q (sigma white / sqrt(V) - ...)
+        share, spread = self.variances * total.rsqrt(), (self.variances / total).sqrt()
+        denoised = alpha * share * white + sigma * spread * residual
+        noise = sigma * total.rsqrt() * white - alpha * spread * residual
+        rates = path.alpha_dot(t)[:, None].to(x.dtype), path.sigma_dot(t)[:, None].to(x.dtype)
+        velocity = (rates[0] * denoised + rates[1] * noise) @ self.basis.T + rates[0] * self.mean
+        return velocity.reshape(x.shape)

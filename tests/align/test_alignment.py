@@ -1,0 +1,198 @@
+"""Results: the best sample, samples by weight, files and plots."""
+
+import dataclasses
+import io
+
+import pytest
+import torch
+
+from align.alignment import Alignment
+from diamond.checkpoint import write_tensors
+
+WEIGHTS = torch.tensor([0.05, 0.4, 0.25, 0.3], dtype=torch.float64)
+
+
+def result(samples, log_weights, rewards=None):
+    batch, particles = log_weights.shape
+    return Alignment(
+        samples=samples,
+        rewards=torch.zeros(batch, particles) if rewards is None else rewards,
+        log_weights=log_weights,
+        ess=torch.ones(1, batch),
+        ancestors=torch.arange(particles).expand(1, batch, particles),
+        nfe=None,
+        nfe_backward=0,
+        reward_calls=0,
+        seconds=0.0,
+        method="by hand",
+        law="none",
+    )
+
+
+@pytest.fixture
+def numbered():
+    """Many populations of four particles, whose samples are their numbers, of unequal weights."""
+
+    def make(batch, weights=WEIGHTS):
+        samples = torch.arange(len(weights), dtype=torch.float64).expand(batch, -1)[..., None]
+        return result(samples, weights.log().expand(batch, -1))
+
+    return make
+
+
+# -------------------------------------------------------------------- samples
+
+
+def test_best_is_the_sample_of_the_highest_reward_in_each_population():
+    samples = torch.arange(24.0).reshape(3, 4, 2)
+    rewards = torch.tensor([[0.0, 3.0, 1.0, 2.0], [-5.0, -7.0, -6.0, -5.5], [-torch.inf, -torch.inf, -9.0, -torch.inf]])
+    best = result(samples, torch.zeros(3, 4), rewards).best()
+    assert torch.equal(best, torch.stack([samples[0, 1], samples[1, 0], samples[2, 2]]))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 40])
+def test_resampled_samples_follow_the_weights(n, numbered, seeded, check_mean):
+    """For fewer samples than particles as for more: each is expected in proportion, and rounded up or down."""
+    drawn = numbered(20_000).resample(n, generator=seeded())
+    assert drawn.shape == (20_000, n, 1)
+    counts = torch.nn.functional.one_hot(drawn.squeeze(-1).long(), 4).sum(1).double()
+    check_mean(counts, n * WEIGHTS, limit=4)
+    assert ((counts - n * WEIGHTS).abs() < 1).all()
+
+
+def test_resampling_the_dead_is_refused(numbered):
+    out = numbered(2)
+    dead = dataclasses.replace(out, log_weights=torch.full_like(out.log_weights, -torch.inf))
+    with pytest.raises(ValueError, match="^log_weights: got NaN"):
+        dead.resample(2)
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5])
+def test_resampling_no_number_is_refused(n, numbered):
+    with pytest.raises(ValueError, match="^n: got"):
+        numbered(2).resample(n)
+
+
+def test_resampling_serves_each_population_by_its_generator(numbered, family):
+    out = numbered(3, torch.linspace(0.5, 1.5, 30, dtype=torch.float64))
+    together = out.resample(5, generator=family([1, 2, 3]))
+    alone = dataclasses.replace(out, samples=out.samples[1:2], log_weights=out.log_weights[1:2])
+    assert torch.equal(alone.resample(5, generator=family([2]))[0], together[1])
+    before = torch.get_rng_state()
+    assert not torch.equal(out.resample(5), out.resample(5))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_resampled_populations_have_the_tilted_law(case_a, mild, seeded, check_mean):
+    """End to end: one sample from each of many weighted populations, by the exact tilt."""
+    from align import smc
+
+    out = smc(case_a, mild, 200, 3, batch=1200, ess_threshold=0.9, generator=seeded(), value=lambda x, t: mild(x))
+    gap = out.resample(1, generator=seeded(1))[:, 0] - mild.law(case_a).mean()
+    check_mean(gap, torch.zeros(2, dtype=torch.float64), limit=4, slack=0.005)
+    check_mean(gap[:, :, None] * gap[:, None], mild.law(case_a).covariance(), limit=4, slack=0.005)
+
+
+def test_results_cannot_be_changed_by_accident(numbered):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        numbered(1).samples = None
+
+
+# -------------------------------------------------------------------- files
+
+
+def test_every_result_comes_back_from_its_file(algorithm, case_a, mild, tmp_path):
+    out = algorithm(case_a, mild, batch=2)
+    out.save(tmp_path / "deep" / "result.any")
+    back = Alignment.load(tmp_path / "deep" / "result.any")
+    for field in dataclasses.fields(Alignment):
+        saved, loaded = getattr(out, field.name), getattr(back, field.name)
+        if isinstance(saved, torch.Tensor):
+            assert torch.equal(saved, loaded) and saved.dtype == loaded.dtype, field.name
+        else:
+            assert saved == loaded, field.name
+    assert torch.equal(back.best(), out.best())
+
+
+def test_forbidden_samples_survive_a_file(case_a, tmp_path, seeded):
+    from align import best_of_n
+
+    out = best_of_n(case_a, lambda z: torch.where(z[:, 0] < 0, 0.0, -torch.inf), 30, generator=seeded())
+    out.save(tmp_path / "result")
+    assert torch.equal(Alignment.load(tmp_path / "result").rewards, out.rewards)
+
+
+def test_models_are_no_results(case_a, tmp_path):
+    case_a.save(tmp_path / "model.ckpt")
+    with pytest.raises(ValueError, match="model.ckpt: it holds a GaussianMixtureFlow, expected an alignment"):
+        Alignment.load(tmp_path / "model.ckpt")
+
+
+def test_results_are_no_models(case_a, mild, tmp_path):
+    import diamond
+
+    from align import best_of_n
+
+    best_of_n(case_a, mild, 3).save(tmp_path / "result")
+    with pytest.raises(ValueError, match="result: "):
+        diamond.load(tmp_path / "result")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a result", b"\x80\x04pickle", b"PK\x03\x04zip"])
+def test_foreign_files_are_refused(content, tmp_path):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(ValueError, match="file: it is .*expected a checkpoint"):
+        Alignment.load(tmp_path / "file")
+
+
+def test_truncated_files_are_refused(case_a, mild, tmp_path):
+    from align import best_of_n
+
+    best_of_n(case_a, mild, 20).save(tmp_path / "file")
+    whole = (tmp_path / "file").read_bytes()
+    (tmp_path / "file").write_bytes(whole[: len(whole) - 40])
+    with pytest.raises(ValueError, match="file: it is empty, truncated or foreign"):
+        Alignment.load(tmp_path / "file")
+
+
+def test_headers_that_describe_no_result_are_refused(tmp_path):
+    write_tensors(tmp_path / "file", {"samples": torch.zeros(1, 1, 1)}, {"kind": "alignment", "figures": {}})
+    with pytest.raises(ValueError, match="file: .*alignment"):
+        Alignment.load(tmp_path / "file")
+
+
+def test_missing_files_are_said_to_be_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such file"):
+        Alignment.load(tmp_path / "nowhere")
+
+
+# -------------------------------------------------------------------- plots
+
+
+def test_every_result_can_be_plotted(algorithm, case_a, mild):
+    out = algorithm(case_a, mild, batch=2)
+    figure = out.plot()
+    rewards, sizes = figure.axes
+    assert rewards.get_title() == out.method
+    assert (rewards.get_xlabel(), sizes.get_xlabel()) == ("reward", "step")
+    assert len(sizes.lines) == 2
+    assert sizes.lines[0].get_ydata().tolist() == pytest.approx(out.ess[:, 0].tolist())
+    assert sum(bar.get_height() for bar in rewards.patches if hasattr(bar, "get_height")) == pytest.approx(1)
+    image = io.BytesIO()
+    figure.savefig(image)
+    assert image.getvalue().startswith(b"\x89PNG")
+
+
+def test_plots_weigh_each_population_alike():
+    """Log-weights are known up to a constant a population, and forbidden samples have no bar."""
+    rewards = torch.tensor([[0.0, 1.0, -torch.inf], [0.0, 1.0, -torch.inf]])
+    log_weights = torch.tensor([[0.0, 0.0, -torch.inf], [50.0, 50.0, -torch.inf]])
+    bars = result(torch.zeros(2, 3, 1), log_weights, rewards).plot().axes[0].patches
+    heights = [bar.get_height() for bar in bars if hasattr(bar, "get_height") and bar.get_height() > 0]
+    assert heights == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("level", [0.0, -3e7, -torch.inf])
+def test_plots_of_equal_rewards_are_plots(level):
+    out = result(torch.zeros(1, 4, 1), torch.zeros(1, 4), torch.full((1, 4), level))
+    out.plot().savefig(io.BytesIO())

@@ -1,0 +1,220 @@
+"""Populations as rows: grids, chunks, draws in blocks; and what holds for every algorithm because of them."""
+
+import pytest
+import torch
+
+import align
+
+from align.population import TILE, Population, posterior_blocks, row_slices, time_grid
+from diamond.glass import GlassFlow
+
+COND = torch.tensor([[0.5, -0.5], [1.0, 0.0], [-2.0, 1.0]], dtype=torch.float64)
+
+
+@pytest.fixture
+def glass(tiny_flow):
+    return GlassFlow(tiny_flow, steps=2)
+
+
+def attracted(z, cond):
+    return -(z - cond).square().sum(-1)
+
+
+# -------------------------------------------------------------------- the pieces
+
+
+@pytest.mark.parametrize("rows", [1, 5, 12])
+@pytest.mark.parametrize("chunk", [None, 1, 4, 12, 50])
+def test_row_slices_cover_the_rows_once_in_order(rows, chunk):
+    slices = list(row_slices(rows, chunk))
+    assert [i for part in slices for i in range(rows)[part]] == list(range(rows))
+    assert max(part.stop - part.start for part in slices) <= (chunk or rows)
+
+
+def test_grids_of_time_are_uniform_or_as_given():
+    assert torch.equal(time_grid(4, None), torch.tensor([0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64))
+    assert time_grid(99, [0, 0.1, 1]).tolist() == [0.0, 0.1, 1.0]
+    assert time_grid(99, torch.tensor([0.0, 1.0])).tolist() == [0.0, 1.0]
+
+
+BAD_TIMES = [[0.1, 1], [0, 0.9], [0, 0.5, 0.5, 1], [0, 0.7, 0.3, 1], [0], [], [[0, 1]], [0, torch.nan, 1]]
+
+
+@pytest.mark.parametrize("times", BAD_TIMES)
+def test_grids_that_do_not_rise_from_noise_to_data_are_refused(times):
+    with pytest.raises(ValueError, match="^times: got .*expected times that rise from 0 to 1"):
+        time_grid(4, times)
+
+
+@pytest.mark.parametrize("steps", [0, -3, 2.5, True])
+def test_grids_without_steps_are_refused(steps):
+    with pytest.raises(ValueError, match="^steps: got"):
+        time_grid(steps, None)
+
+
+@pytest.mark.parametrize("mc", [1, TILE, TILE + 1, 3 * TILE - 2])
+@pytest.mark.parametrize("chunk", [None, 1, 3, 5, 12, 1000])
+def test_blocks_give_every_row_its_draws_and_the_same_noise(mc, chunk, case_a, seeded):
+    x = case_a.prior(5, generator=seeded(8))
+    t = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+
+    def draws(chunk):
+        kept = [[] for _ in range(5)]
+        for rows, z in posterior_blocks(case_a, x, t, mc, None, seeded(), chunk):
+            assert chunk is None or z.shape[0] * z.shape[1] <= chunk
+            for place, row in enumerate(range(5)[rows]):
+                kept[row].append(z[:, place])
+        return torch.stack([torch.cat(parts) for parts in kept])
+
+    assert draws(chunk).shape == (5, mc, 2)
+    assert torch.allclose(draws(chunk).sort(1).values, draws(None).sort(1).values, rtol=1e-12)
+
+
+def test_blocks_hold_no_more_than_a_tile_of_draws(case_a):
+    x = case_a.prior(3)
+    sizes = [len(z) for _, z in posterior_blocks(case_a, x, torch.full((3,), 0.5), 50, None, torch.Generator(), None)]
+    assert sizes == [TILE, TILE, TILE, 2]
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_branches_of_a_particle_are_independent_transitions_of_it(chunk, case_a, seeded, check_mean, kernel_moments):
+    population = Population(case_a, 2, 1, generator=seeded(), chunk=None if chunk is None else 5000)
+    x = torch.tensor([[0.4, -0.3], [-1.0, 0.2]], dtype=torch.float64)
+    after = population.transition(x, 0.4, 0.7, branch=6000).reshape(2, 6000, 2)
+    mean, covariance = kernel_moments(case_a, x, 0.4, 0.7)
+    for row in range(2):
+        gap = after[row] - mean[row]
+        check_mean(gap, torch.zeros(2, dtype=torch.float64), limit=4)
+        check_mean(gap[:, :, None] * gap[:, None], covariance[row], limit=4)
+        check_mean(gap[:3000] * gap[3000:], torch.zeros(2, dtype=torch.float64), limit=4)
+
+
+def test_branches_get_the_conditioning_of_their_population(still, family):
+    class Pulled(type(still)):
+        def transition(self, x_t, t, t_next, *, rho=None, cond=None, generator=None):
+            return x_t + cond
+
+    cond = torch.tensor([[10.0], [20.0]], dtype=torch.float64)
+    for chunk in (None, 1, 5):
+        population = Population(Pulled(), 3, 2, cond, family([1, 2]), chunk)
+        x = population.prior()
+        expected = (x.reshape(2, 3, 1) + cond[:, None]).repeat_interleave(4, dim=1).reshape(-1, 1)
+        assert torch.equal(population.transition(x, 0.1, 0.2, branch=4), expected)
+
+
+@pytest.mark.parametrize("batch, size", [(0, 1), (-1, 2), (1.5, 2)])
+def test_populations_of_no_number_are_refused(batch, size, case_a):
+    with pytest.raises(ValueError, match="^batch: got"):
+        Population(case_a, size, batch)
+
+
+# -------------------------------------------------------------------- what holds for every algorithm
+
+
+def test_equal_seeds_give_equal_results(algorithm, glass, seeded):
+    one, other, third = (algorithm(glass, attracted, batch=3, cond=COND, generator=seeded(s)) for s in (1, 1, 2))
+    assert torch.equal(one.samples, other.samples)
+    assert not torch.equal(one.samples, third.samples)
+
+
+def test_the_global_state_is_neither_read_nor_moved(algorithm, glass, seeded):
+    before = torch.get_rng_state()
+    fresh = [algorithm(glass, attracted, batch=3, cond=COND).samples for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(*fresh)
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        results.append(algorithm(glass, attracted, batch=3, cond=COND, generator=seeded()).samples)
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 7, 1000])
+@pytest.mark.parametrize("source", ["one", "list"])
+def test_results_do_not_depend_on_the_chunk(chunk, source, algorithm, glass, seeded, family):
+    def run(chunk):
+        generator = seeded() if source == "one" else family([5, 6, 7])
+        return algorithm(glass, attracted, batch=3, cond=COND, generator=generator, chunk=chunk)
+
+    whole, parts = run(None), run(chunk)
+    assert torch.equal(parts.ancestors, whole.ancestors)
+    for name in ("samples", "rewards", "log_weights", "ess"):
+        assert torch.allclose(getattr(parts, name), getattr(whole, name), rtol=1e-9, atol=1e-12), name
+    assert parts.nfe == whole.nfe and parts.reward_calls == whole.reward_calls
+    assert parts.nfe_backward == whole.nfe_backward
+
+
+def test_no_call_of_the_network_has_more_rows_than_the_chunk(algorithm, glass, tiny_flow):
+    algorithm(glass, attracted, batch=3, cond=COND, chunk=5)
+    assert tiny_flow.net.largest == 5
+
+
+def test_populations_ignore_which_others_run_beside_them(algorithm, glass, family):
+    together = algorithm(glass, attracted, batch=3, cond=COND, generator=family([5, 6, 7]))
+    for row, seed in enumerate([5, 6, 7]):
+        alone = algorithm(glass, attracted, cond=COND[row : row + 1], generator=family([seed]))
+        for name in ("samples", "rewards", "log_weights"):
+            assert torch.allclose(getattr(alone, name)[0], getattr(together, name)[row], rtol=1e-9, atol=1e-12), name
+        assert torch.equal(alone.ancestors[:, 0], together.ancestors[:, row])
+        assert alone.nfe == together.nfe and alone.reward_calls == together.reward_calls
+
+
+def test_callbacks_see_every_step_and_change_nothing(algorithm, glass, seeded):
+    seen = []
+    out = algorithm(glass, attracted, batch=3, cond=COND, generator=seeded(), callback=seen.append)
+    silent = algorithm(glass, attracted, batch=3, cond=COND, generator=seeded())
+    steps = algorithm.keywords["steps"]
+    assert [step.step for step in seen] == list(range(steps))
+    assert [step.t for step in seen] == pytest.approx([(k + 1) / steps for k in range(steps)])
+    assert torch.equal(seen[-1].samples, out.samples)
+    assert all(step.samples.shape == out.samples.shape for step in seen)
+    assert all(step.log_weights.shape == out.rewards.shape and step.ess.shape == (3,) for step in seen)
+    assert torch.equal(out.samples, silent.samples)
+
+
+def test_results_have_their_documented_shapes(algorithm, glass):
+    out = algorithm(glass, attracted, batch=3, cond=COND)
+    batch, particles, size = out.samples.shape
+    assert (batch, size) == (3, 2)
+    assert out.rewards.shape == out.log_weights.shape == (3, particles)
+    assert out.ess.shape[1:] == (3,)
+    assert out.ancestors.shape[1:] == (3, particles)
+    assert out.ancestors.dtype == torch.int64
+    assert torch.allclose(out.rewards.flatten(), attracted(out.samples, COND[:, None]).flatten())
+    assert out.log_z is None or out.log_z.shape == (3,)
+    assert out.seconds > 0 and out.method and out.law
+
+
+def test_results_hold_no_graph(algorithm, glass):
+    with torch.enable_grad():
+        out = algorithm(glass, attracted, batch=3, cond=COND)
+    assert not any(value.requires_grad for value in vars(out).values() if isinstance(value, torch.Tensor))
+
+
+def test_progress_shows_a_bar_only_where_asked(algorithm, case_a, mild, capsys):
+    algorithm(case_a, mild)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+    algorithm(case_a, mild, progress=True)
+    steps = algorithm.keywords["steps"]
+    assert f"{steps}/{steps}" in capsys.readouterr().err
+
+
+def test_generators_that_are_not_one_for_each_population_are_refused(algorithm, case_a, mild, family):
+    with pytest.raises(ValueError, match="^generator: got 2 generators, expected one, or one for each of 3"):
+        algorithm(case_a, mild, batch=3, generator=family([1, 2]))
+
+
+@pytest.mark.parametrize("name, value", [("batch", 0), ("chunk", 0), ("steps", 0)])
+def test_counts_of_nothing_are_refused(name, value, algorithm, case_a, mild):
+    with pytest.raises(ValueError, match=f"^{name}: got 0"):
+        algorithm(case_a, mild, **{name: value})
+
+
+def test_models_without_a_posterior_are_refused(algorithm, tiny_flow, mild):
+    with pytest.raises(ValueError, match=r"^model: got Flow, expected a posterior sampler"):
+        algorithm(tiny_flow, mild)
+
+
+def test_a_model_that_counts_nothing_has_no_cost(still):
+    assert align.best_of_n(still, lambda z: z[:, 0], 3).nfe is None

@@ -1,0 +1,213 @@
+"""What a reward may answer, how it is asked, and what is said of an answer that is no reward."""
+
+import functools
+
+import numpy
+import pytest
+import torch
+
+from align.scoring import Scorer
+from diamond.flow import Flow
+from diamond.glass import GlassFlow
+
+Z = torch.linspace(-1, 1, 12).reshape(6, 2)
+
+BAD = {
+    "a number": (lambda z: 1.0, "returned float"),
+    "a list": (lambda z: [0.0] * len(z), "returned list"),
+    "nothing": (lambda z: None, "returned NoneType"),
+    "a numpy array": (lambda z: numpy.zeros(len(z)), "returned ndarray"),
+    "a batch mean": (lambda z: z.mean(), r"returned shape \(\), expected a tensor of shape \(6,\)"),
+    "a column": (lambda z: z[:, :1], r"returned shape \(6, 1\), expected a tensor of shape \(6,\)"),
+    "too few": (lambda z: z[1:, 0], r"returned shape \(5,\), expected a tensor of shape \(6,\)"),
+    "nan": (lambda z: z[:, 0] * torch.nan, "returned nan for 6 of 6 samples"),
+    "one nan": (lambda z: torch.where(z[:, 0] > 0.7, torch.nan, 0.0), "returned nan for 1 of 6 samples"),
+    "infinity": (lambda z: torch.where(z[:, 0] > 0, torch.inf, 0.0), "returned inf for 3 of 6 samples"),
+    "half's overflow": (lambda z: (1e6 * z[:, 0].abs() + 1e6).half(), "returned inf for 6 of 6"),
+    "complex": (lambda z: z[:, 0] + 0j, "returned torch.complex64, expected real numbers"),
+    "another device": (lambda z: torch.zeros(len(z), device="meta"), "returned a tensor on meta, expected one on cpu"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_answers_that_are_no_rewards_are_refused(case):
+    reward, message = BAD[case]
+    with pytest.raises(ValueError, match=f"^reward: it {message}"):
+        Scorer(reward)(Z)
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_every_algorithm_refuses_them(case, algorithm, case_a):
+    reward, _ = BAD[case]
+    with pytest.raises(ValueError, match="^reward: "):
+        algorithm(case_a, reward)
+
+
+def test_what_cannot_be_called_is_refused(algorithm, case_a):
+    with pytest.raises(ValueError, match=r"^reward: got float, expected a callable reward\(z\)"):
+        algorithm(case_a, 3.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float64])
+def test_rewards_of_any_real_number_type_are_computed_in_single_precision(dtype):
+    scores = Scorer(lambda z: (z[:, 0] > 0).to(dtype))(Z)
+    assert scores.dtype == torch.float32
+    assert scores.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.float32])
+def test_rewards_of_double_precision_samples_are_computed_in_it(dtype):
+    assert Scorer(lambda z: (z[:, 0] > 0).to(dtype))(Z.double()).dtype == torch.float64
+
+
+def test_minus_infinity_is_a_reward():
+    scores = Scorer(lambda z: torch.where(z[:, 0] > 0, -torch.inf, 1.5))(Z)
+    assert scores.tolist() == [1.5] * 3 + [-torch.inf] * 3
+
+
+def test_coarse_number_types_serve_every_algorithm(algorithm, differentiates, case_a, family):
+    """Counts and votes are rewards where no derivative is asked for, and refused where one is."""
+    if differentiates:
+        with pytest.raises(ValueError, match="^reward: .*expected a differentiable reward"):
+            algorithm(case_a, lambda z: z[:, 0] < 0)
+        return
+    for dtype in (torch.bool, torch.int32, torch.float16):
+        coarse, fine = (
+            algorithm(case_a, lambda z, kind=kind: (z[:, 0] < 0).to(kind), generator=family([3]))
+            for kind in (dtype, torch.float64)
+        )
+        assert torch.equal(coarse.samples, fine.samples)
+        assert torch.equal(coarse.rewards, fine.rewards)
+
+
+class Judge(torch.nn.Module):
+    def forward(self, z, cond):
+        return z[:, 0] + cond
+
+
+class Optional(torch.nn.Module):
+    def forward(self, z, cond=None):
+        return z[:, 0] if cond is None else z[:, 0] + cond
+
+
+class Callable:
+    def __call__(self, z, label):
+        return z[:, 0] + label
+
+
+TAKES_COND = {
+    "function": Judge.forward.__get__(Judge()),
+    "lambda": lambda z, c: z[:, 0] + c,
+    "module": Judge(),
+    "optional": Optional(),
+    "object": Callable(),
+    "partial": functools.partial(lambda k, z, c: z[:, 0] + k * c, 1),
+}
+TAKES_NONE = {
+    "lambda": lambda z: z[:, 0],
+    "module": torch.nn.Flatten(0, -1),
+    "other option": lambda z, scale=2.0: scale * z[:, 0],
+    "keywords": lambda z, **options: z[:, 0],
+    "partial": functools.partial(lambda k, z: k * z[:, 0], 3.0),
+    "builtin": torch.sum,
+}
+
+
+@pytest.mark.parametrize("kind", TAKES_COND)
+def test_rewards_that_take_conditioning_get_it(kind):
+    cond = torch.arange(6.0)
+    assert torch.equal(Scorer(TAKES_COND[kind])(Z, cond), Z[:, 0] + cond)
+    assert torch.equal(Scorer(TAKES_COND[kind], chunk=4)(Z, cond), Z[:, 0] + cond)
+
+
+@pytest.mark.parametrize("kind", TAKES_NONE)
+def test_rewards_that_take_none_are_not_given_it(kind):
+    assert not Scorer(TAKES_NONE[kind]).takes_cond
+
+
+def test_optional_conditioning_may_be_missing():
+    assert torch.equal(Scorer(TAKES_COND["optional"])(Z), Z[:, 0])
+
+
+def test_conditioning_is_repeated_for_each_particle(algorithm, tiny_flow, family):
+    """Leading dimension `batch` outside, one row for each sample inside: each population meets its own."""
+    cond = torch.tensor([[0.0, 0.0], [5.0, -5.0], [0.0, 0.0]], dtype=torch.float64)
+
+    def reward(z, cond):
+        assert z.shape == cond.shape
+        return -(z - cond).square().sum(-1)
+
+    model = GlassFlow(tiny_flow, steps=2)
+    out = algorithm(model, reward, batch=3, cond=cond, generator=family([1, 1, 1]))
+    assert torch.allclose(out.samples[0], out.samples[2], rtol=1e-9, atol=1e-12)
+    assert ((out.samples[1] - out.samples[0])[:, 0] > 1).all()
+    assert ((out.samples[1] - out.samples[0])[:, 1] < -1).all()
+
+
+def test_conditioning_may_be_a_nest_of_tensors(algorithm, tiny_flow, family):
+    cond = torch.tensor([[0.0, 1.0], [5.0, -5.0]], dtype=torch.float64)
+    model = GlassFlow(tiny_flow, steps=2)
+    out = algorithm(model, lambda z, c: (z * c).sum(1), batch=2, cond=cond, generator=family([1, 2]))
+    nested = algorithm(
+        unpacking(model), lambda z, c: (z * c["to"][0]).sum(1), batch=2, cond={"to": [cond]}, generator=family([1, 2])
+    )
+    assert torch.equal(nested.samples, out.samples)
+
+
+def unpacking(model):
+    """The same model, for conditioning that comes inside a dictionary of lists."""
+    class Nested(torch.nn.Module):
+        event_shape = (2,)
+
+        def __init__(self):
+            super().__init__()
+            self.net = model.flow.net
+
+        def forward(self, x, t, cond):
+            return self.net(x, t, cond["to"][0])
+
+    return GlassFlow(Flow(Nested()), steps=2)
+
+
+def test_conditioning_of_another_length_is_refused(algorithm, case_a, mild):
+    for cond in (torch.zeros(4, 2), torch.tensor(1.0), {"a": torch.zeros(2), "b": [torch.zeros(3)]}):
+        with pytest.raises(ValueError, match=r"^cond: got shape .*expected leading dimension batch=2"):
+            algorithm(case_a, mild, batch=2, cond=cond)
+
+
+def test_rewards_that_work_in_place_change_nothing(algorithm, differentiates, case_a, mild, family):
+    def doubling(z):
+        return mild(z.mul_(2.0) / 2)
+
+    def rude(z):
+        score = mild(z)
+        z.fill_(7.0)
+        return score
+
+    polite = algorithm(case_a, mild, generator=family([4]))
+    for reward in [doubling] if differentiates else [doubling, rude]:
+        out = algorithm(case_a, reward, generator=family([4]))
+        assert torch.equal(out.samples, polite.samples)
+        assert torch.equal(out.rewards, polite.rewards)
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 4, 5, 6, 100])
+def test_scores_do_not_depend_on_the_chunk_and_are_counted(chunk):
+    seen = []
+
+    def reward(z):
+        seen.append(len(z))
+        return z.prod(1)
+
+    scorer = Scorer(reward, chunk)
+    assert torch.equal(scorer(Z), Z.prod(1))
+    assert torch.equal(scorer(Z[:2]), Z[:2].prod(1))
+    assert scorer.calls == sum(seen) == 8
+    assert max(seen) <= (chunk or 6)
+
+
+def test_gradients_pass_through_where_they_are_asked_for():
+    z = Z.clone().requires_grad_()
+    for chunk in (None, 4):
+        (slope,) = torch.autograd.grad(Scorer(lambda z: z.square().sum(1), chunk)(z).sum(), z)
+        assert torch.allclose(slope, 2 * Z)

@@ -1,0 +1,92 @@
+"""Rewards as written on a command line, the classifier behind one of them, and what a picture shows."""
+
+import json
+
+import pytest
+import torch
+
+from align import best_of_n, rewards
+from diamond.cli.classifier import train_classifier
+from diamond.cli.pictures import picture, shown_samples
+from diamond.cli.rewards import parse_terms, reward_named
+from diamond.data import load_data
+from diamond.mixture import GaussianMixtureFlow
+
+
+def no_data():
+    raise AssertionError("this reward needs no data")
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("brightness", [(1.0, "brightness")]),
+        ("2.0*brightness + symmetry", [(2.0, "brightness"), (1.0, "symmetry")]),
+        ("-.5*jpeg-size+1e+2*class:3", [(-0.5, "jpeg-size"), (100.0, "class:3")]),
+        ("3*my.package_1:sharp", [(3.0, "my.package_1:sharp")]),
+    ],
+)
+def test_a_specification_is_a_sum_of_terms(text, terms):
+    assert parse_terms(text) == terms
+
+
+@pytest.mark.parametrize("text", ["", "+", "2", "2*", "*a", "a++b", "a b+", "a*2", "2*3*a", "a-"])
+def test_what_is_no_sum_is_refused(text):
+    with pytest.raises(ValueError, match="reward: got"):
+        reward_named(text, no_data)
+
+
+def test_a_sum_is_the_sum_of_its_terms():
+    z = torch.rand(5, 1, 8, 8) * 2 - 1
+    found = reward_named("2.0*brightness+symmetry+0.5*jpeg-size", no_data)(z)
+    expected = 2 * rewards.Brightness()(z) + rewards.Symmetry()(z) + 0.5 * rewards.JPEGSize()(z)
+    assert torch.allclose(found, expected)
+
+
+def test_a_callable_of_the_current_folder(diamond, chain, here):
+    (here / "my_own_rewards.py").write_text(
+        "def spread(z):\n    return z.flatten(1).std(1)\n\n"
+        "class Peak:\n    def __call__(self, z):\n        return z.flatten(1).amax(1)\n"
+    )
+    line = f"align --model {chain[1]} --reward 2.0*my_own_rewards:spread+my_own_rewards:Peak --particles 3 --steps 1 -q"
+    diamond(line)
+    assert json.loads((here / "out" / "alignment.json").read_text())["reward"].startswith("2.0*my_own")
+    z = torch.randn(4, 1, 8, 8)
+    assert torch.allclose(reward_named("my_own_rewards:spread", no_data)(z), z.flatten(1).std(1))
+    assert torch.allclose(reward_named("my_own_rewards:Peak", no_data)(z), z.flatten(1).amax(1))
+
+
+def test_the_classifier_knows_digits_it_has_not_seen(diamond, chain, here):
+    held_out = load_data("digits", split="held-out")
+    net = train_classifier(load_data("digits"))
+    right = (net(held_out.images).argmax(1) == held_out.labels).float().mean()
+    assert right > 0.93
+    reward = reward_named("class:3", lambda: load_data("digits"))(held_out.images)
+    assert reward[held_out.labels == 3].exp().mean() > 0.8 and reward[held_out.labels != 3].exp().mean() < 0.05
+    diamond(f"align --model {chain[1]} --reward 3*class:3 --method guide --particles 2 --steps 2 --mc 2 -q")
+
+
+def test_the_classifier_is_the_same_each_time_and_leaves_the_global_state_alone():
+    data = load_data("digits")
+    before = torch.random.get_rng_state()
+    first, second = (train_classifier(data, steps=3) for _ in range(2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(1, 8), (3, 3)])
+def test_a_picture_shows_the_best_first(batch, rows):
+    model = GaussianMixtureFlow(torch.ones(1), torch.zeros(1, 1), torch.ones(1))
+    result = best_of_n(model, lambda z: z[:, 0], n=70, batch=batch)
+    shown = shown_samples(result, "reward")
+    assert shown.shape == (rows, 8, 1)
+    for population, best in zip(shown.reshape(batch, -1), result.best(), strict=True):
+        assert population[0] == best and bool((population.diff() <= 0).all())
+    assert torch.equal(shown_samples(result, "order").reshape(batch, -1), result.samples[:, : rows * 8 // batch, 0])
+
+
+def test_a_small_image_is_enlarged_without_smoothing():
+    images = torch.tensor([-1.0, 1.0]).reshape(1, 1, 1, 1, 2).expand(1, 2, 3, 2, 2)
+    drawn = picture(images)
+    assert drawn.size == (2 * 68 + 4, 72)
+    assert sorted(drawn.crop((4, 4, 68, 68)).getcolors()) == [(32 * 64, (0, 0, 0)), (32 * 64, (255, 255, 255))]

@@ -1,0 +1,154 @@
+"""Data sets by name: their shapes, ranges and splits, and what is refused."""
+
+import struct
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diamond.data import load_data
+
+
+def test_digits_are_all_of_them_split_once_for_all():
+    train, held_out = load_data("digits"), load_data("digits", split="held-out")
+    assert train.images.shape == (1500, 1, 8, 8) and held_out.images.shape == (297, 1, 8, 8)
+    assert train.labels.shape == (1500,) and held_out.labels.shape == (297,)
+    assert train.images.dtype == torch.float32 and train.labels.dtype == torch.int64
+    images = torch.cat([train.images, held_out.images])
+    assert float(images.min()) == -1 and float(images.max()) == 1
+    assert bool((images * 8 == (images * 8).round()).all())  # sixteen greys and white
+    assert train.name == "digits" and train.classes == 10 and held_out.classes == 10
+    again = load_data("digits")
+    assert torch.equal(train.images, again.images) and torch.equal(train.labels, again.labels)
+    from sklearn.datasets import load_digits
+
+    whole = torch.from_numpy(load_digits().images).float()[:, None] / 8 - 1
+    assert len(torch.unique(whole, dim=0)) == len(torch.unique(images, dim=0))
+    assert torch.equal(whole.sum(0), images.sum(0))
+
+
+def test_loading_leaves_the_global_random_state_alone():
+    before = torch.random.get_rng_state()
+    load_data("digits")
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(40, 5, 6), (40, 1, 5, 6), (40, 3, 5, 6)])
+def test_a_file_of_arrays(dtype, shape, tmp_path):
+    bytes_ = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    images = bytes_ if dtype == np.uint8 else (bytes_ / 127.5 - 1).astype(dtype)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(40, dtype=np.int32) % 7)
+    train, held_out = load_data(tmp_path / "a.npz"), load_data(str(tmp_path / "a.npz"), split="held-out")
+    channels = shape[1] if len(shape) == 4 else 1
+    assert train.images.shape == (36, channels, 5, 6) and held_out.images.shape == (4, channels, 5, 6)
+    assert train.images.dtype == torch.float32 and train.labels.dtype == torch.int64 and train.classes == 7
+    expected = torch.from_numpy(bytes_ / 127.5 - 1).float().reshape(40, channels, 5, 6)
+    both = torch.cat([train.images, held_out.images])
+    for part in (train, held_out):  # rows and labels stay together, and in order
+        places = [int((expected - image).flatten(1).abs().amax(1).argmin()) for image in part.images]
+        assert torch.allclose(part.images, expected[places], atol=1e-6)
+        assert places == sorted(places) and part.labels.tolist() == [place % 7 for place in places]
+    assert len(torch.unique(both, dim=0)) == 40
+
+
+def test_a_file_without_labels(tmp_path):
+    np.savez_compressed(tmp_path / "a.NPZ.npz", images=np.zeros((2, 3, 3)))
+    data = load_data(tmp_path / "a.NPZ.npz")
+    assert data.labels is None and data.classes == 0 and len(data.images) == 1
+
+
+WRONG = {
+    "other": ({"pictures": np.zeros(3)}, "holds pictures, expected an array 'images'"),
+    "nothing": ({}, "holds nothing, expected an array 'images'"),
+    "shape": ({"images": np.zeros((4, 3))}, "shape (4, 3), expected (N, C, H, W) or (N, H, W)"),
+    "one": ({"images": np.zeros((1, 3, 3))}, "N at least 2"),
+    "hollow": ({"images": np.zeros((4, 0, 3))}, "shape (4, 0, 3)"),
+    "whole": ({"images": np.zeros((4, 3, 3), dtype=np.int64)}, "dtype int64, expected uint8"),
+    "range": ({"images": np.full((4, 3, 3), 7.0)}, "entries from 7 to 7"),
+    "nan": ({"images": np.full((4, 3, 3), np.nan)}, "entries from nan"),
+    "pickled": ({"images": np.array([None, {}], dtype=object)}, "no readable .npz file of plain arrays"),
+    "count": ({"images": np.zeros((4, 3, 3)), "labels": np.zeros(3, dtype=int)}, "expected (4,) whole numbers"),
+    "fraction": ({"images": np.zeros((4, 3, 3)), "labels": np.zeros(4)}, "expected (4,) whole numbers"),
+    "negative": ({"images": np.zeros((4, 3, 3)), "labels": -np.ones(4, dtype=int)}, "whole numbers from 0"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_file_is_refused(case, tmp_path):
+    arrays, sentence = WRONG[case]
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError) as caught:
+        load_data(tmp_path / "a.npz")
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04junk", b"\x80\x04N."])
+def test_a_foreign_file_is_refused(content, tmp_path):
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="no readable .npz file"):
+        load_data(tmp_path / "a.npz")
+
+
+def test_a_truncated_file_and_a_bare_array_are_refused(tmp_path):
+    np.savez(tmp_path / "whole.npz", images=np.zeros((40, 8, 8)))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:5000])
+    with (tmp_path / "bare.npz").open("wb") as file:
+        np.save(file, np.zeros((4, 3, 3)))
+    for name in ("cut.npz", "bare.npz"):
+        with pytest.raises(ValueError, match="no readable .npz file"):
+            load_data(tmp_path / name)
+
+
+def test_unknown_names_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected one of digits, mnist, fashion-mnist, or a path that ends in .npz"):
+        load_data("cifar")
+    with pytest.raises(ValueError, match="split: got 'test', expected one of train, held-out"):
+        load_data("digits", split="test")
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        load_data(tmp_path / "nowhere.npz")
+
+
+def write_idx(path, array):
+    """The format of MNIST's files: a big-endian header, then bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+def test_torchvision_data_sets_that_are_there(name, folder, tmp_path):
+    for part, count in (("train", 6), ("t10k", 4)):
+        images = np.arange(count * 28 * 28).reshape(count, 28, 28) % 256
+        write_idx(tmp_path / folder / "raw" / f"{part}-images-idx3-ubyte", images)
+        write_idx(tmp_path / folder / "raw" / f"{part}-labels-idx1-ubyte", np.arange(count))
+    train, held_out = load_data(name, root=tmp_path), load_data(name, split="held-out", root=tmp_path)
+    assert train.images.shape == (6, 1, 28, 28) and held_out.images.shape == (4, 1, 28, 28)
+    assert train.images.dtype == torch.float32 and train.labels.tolist() == [0, 1, 2, 3, 4, 5]
+    assert float(train.images.min()) == -1 and float(train.images.max()) == 1
+
+
+def test_a_download_that_fails_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [(tmp_path / "no_mirror").as_uri() + "/"])
+    with pytest.raises(FileNotFoundError) as caught:
+        load_data("mnist", root=tmp_path / "root")
+    assert "'mnist' is not in the folder" in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "root").exists()
+
+
+def test_missing_files_are_fetched(tmp_path, monkeypatch):
+    from torchvision.datasets import mnist
+
+    def fetch(url, download_root, filename, md5):
+        part = 4 if "t10k" in filename else 6
+        array = np.zeros((part, 28, 28)) if "images" in filename else np.arange(part)
+        write_idx(Path(download_root) / filename.removesuffix(".gz"), array)
+
+    monkeypatch.setattr(mnist, "download_and_extract_archive", fetch)
+    assert load_data("mnist", root=tmp_path / "root").images.shape == (6, 1, 28, 28)
+    monkeypatch.setattr(mnist, "download_and_extract_archive", None)  # what is there is not fetched again
+    assert load_data("mnist", split="held-out", root=tmp_path / "root").images.shape == (4, 1, 28, 28)
