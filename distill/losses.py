@@ -10,10 +10,14 @@ square of one identity's residual, given as callables, so that the same lines di
 the Diamond Map. Where a teacher gives :math:`u`, it is not differentiated, and neither is the point that it is asked
 at: both sides keep their zero, and the gradient is that of a regression.
 
+Where the teacher's ODE has been integrated, its trajectory is the map: a plain regression of :math:`X_{s,r}(x_s)` on
+:math:`x_r` needs no derivative of the student.
+
 References:
     | Flow Matching (Lipman et al., 2022), https://arxiv.org/abs/2210.02747
     | Flow Map Matching (Boffi et al., 2024), https://arxiv.org/abs/2406.07507 (Lagrangian distillation)
     | Diamond Maps (Holderrieth et al., 2026), https://arxiv.org/abs/2602.05993 (GLASS teacher)
+    | Knowledge Distillation in Iterative Generative Models (Luhman & Luhman, 2021), https://arxiv.org/abs/2101.02388
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from torch import Tensor
 from diamond.flow import Flow
 from diamond.interpolant import per_sample
 
-__all__ = ["diagonal", "flow_matching", "lagrangian"]
+__all__ = ["diagonal", "endpoint", "flow_matching", "lagrangian"]
 
 Displace = Callable[[Tensor, Tensor, Tensor], Tensor]  # X_{s,r}(x): (x, s, r) -> (B, *event)
 Velocity = Callable[[Tensor, Tensor], Tensor]  # u_s(x): (x, s) -> (B, *event)
@@ -68,3 +72,11 @@ def lagrangian(
     with torch.no_grad():
         target = teacher(moved.detach(), r)
     return mean_square(per_sample(weight(r), x) * (slope - target))
+
+
+def endpoint(
+    displace: Displace, weight: Callable[[Tensor], Tensor], x: Tensor, s: Tensor, r: Tensor, target: Tensor
+) -> Tensor:
+    """`|w(s) (X_{s,r}(x) - target) / (r - s)|^2` `(B,)`, for states and targets on one trajectory at `s < r`: the error
+    of the mean velocity between them."""
+    return mean_square(per_sample(weight(s) / (r - s), x) * (displace(x, s, r) - target))

@@ -7,7 +7,7 @@ and `weight`, the inverse of the scale of an error in that velocity.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,11 +17,11 @@ from torch import Tensor
 from diamond.diamond_map import DiamondMap
 from diamond.flow_map import FlowMap
 from diamond.glass import glass_velocity
-from diamond.interpolant import Linear
+from diamond.interpolant import Linear, per_sample
 from diamond.model import Model, slice_cond
 from diamond.observation import combine_looks
 
-__all__ = ["FlowProblem", "PosteriorProblem"]
+__all__ = ["FlowProblem", "PosteriorProblem", "Problem", "trajectory"]
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class PosteriorProblem:
     looks together. The weight `(1 - s) / sigma(t*)` measures its errors in that unit.
     """
 
-    student: DiamondMap
     source: Model
+    student: DiamondMap
     x_t: Tensor
     t: Tensor
     cond: Any = None
 
     def rows(self, rows: slice) -> PosteriorProblem:
         """The problem of some rows of the batch."""
-        return PosteriorProblem(self.student, self.source, self.x_t[rows], self.t[rows], slice_cond(self.cond, rows))
+        return replace(self, x_t=self.x_t[rows], t=self.t[rows], cond=slice_cond(self.cond, rows))
 
     def start(self, z: Tensor, noise: Tensor, s: Tensor) -> Tensor:
         return Linear().interpolate(z, noise, s)
@@ -65,13 +65,13 @@ class PosteriorProblem:
 class FlowProblem:
     """The probability-flow ODE itself, and the flow map that should follow it."""
 
-    student: FlowMap
     source: Model
+    student: FlowMap
     cond: Any = None
 
     def rows(self, rows: slice) -> FlowProblem:
         """The problem of some rows of the batch."""
-        return FlowProblem(self.student, self.source, slice_cond(self.cond, rows))
+        return replace(self, cond=slice_cond(self.cond, rows))
 
     def start(self, z: Tensor, noise: Tensor, s: Tensor) -> Tensor:
         return self.source.interpolant.interpolate(z, noise, s)
@@ -88,3 +88,23 @@ class FlowProblem:
 
     def weight(self, s: Tensor) -> Tensor:
         return torch.ones_like(s)
+
+
+Problem = PosteriorProblem | FlowProblem
+
+
+@torch.no_grad()
+def trajectory(problem: Problem, x: Tensor, grid: Tensor) -> Tensor:
+    """The teacher's flow from states `x` `(B, *event)` along each row's own times `grid` `(B, K + 1)`, from 0 to 1:
+    `(K + 1, B, *event)`. Heun's method, and Euler's for the last step, whose end the velocity does not reach; two
+    evaluations a step."""
+    states = [x]
+    for k in range(grid.shape[1] - 1):
+        s, r = grid[:, k], grid[:, k + 1]
+        step = per_sample(r - s, x)
+        slope = problem.teacher(x, s)
+        if k + 2 < grid.shape[1]:
+            slope = (slope + problem.teacher(x + step * slope, r)) / 2
+        x = x + step * slope
+        states.append(x)
+    return torch.stack(states)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diamond.randomness import Generator, uniform
 
-__all__ = ["LATEST", "inner_pairs", "uniform_times"]
+__all__ = ["LATEST", "inner_grid", "inner_pairs", "uniform_times"]
 
 LATEST = 1 - 1e-3  # the inner velocity (D - x) / (1 - s) is a quotient 0 / 0 at 1
 
@@ -36,3 +36,12 @@ def inner_pairs(n: int, from_zero: float, generator: Generator, device: torch.de
     start = uniform((n,), generator, device=device) < from_zero
     s = torch.where(start, 0.0, torch.minimum(first, second))
     return s, torch.where(start, first, torch.maximum(first, second))
+
+
+def inner_grid(n: int, points: int, generator: Generator, device: torch.device) -> Tensor:
+    """`n` grids from 0 to 1 of `points` steps, `(n, points + 1)`: closer towards 1, where the flow turns fastest, and
+    jittered, so that every inner time is met."""
+    jitter = uniform((n, points - 1), generator, device=device)
+    inner = (torch.arange(points - 1, device=device) + jitter) / (points - 1)
+    ends = torch.zeros(n, 1, device=device), torch.ones(n, 1, device=device)
+    return torch.cat([ends[0], 1 - (1 - 0.97 * inner) ** 1.5, ends[1]], dim=1)

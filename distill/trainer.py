@@ -31,10 +31,9 @@ from diamond.model import Model
 from diamond.validation import check_positive
 
 from .batches import Batches
+from .objectives import Objective
 
 __all__ = ["Schedule", "train"]
-
-Loss = Callable[[Any, Tensor, Any, torch.Generator], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -77,17 +76,17 @@ class Schedule:
 class _Step(nn.Module):
     """The loss as a module around the model, so that a wrapper for many processes sees one forward call."""
 
-    def __init__(self, model: Model, loss: Loss) -> None:
+    def __init__(self, model: Model, objective: Objective) -> None:
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model, self.objective = model, objective
 
-    def forward(self, z: Tensor, cond: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        return self.loss(self.model, z, cond, generator)
+    def forward(self, prepared: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.objective(self.model, prepared, generator)
 
 
 def train(
     model: Model,
-    loss: Loss,
+    objective: Objective,
     batches: Batches,
     schedule: Schedule,
     *,
@@ -99,11 +98,11 @@ def train(
     description: str = "train",
     accelerator: Accelerator | None = None,
 ) -> Model:
-    """Minimises `loss` and returns `model` with the moving average of its weights, in evaluation mode.
+    """Minimises `objective` and returns `model` with the moving average of its weights, in evaluation mode.
 
     Arguments:
         model: what is trained, in place.
-        loss: `loss(model, z, cond, generator)` -> the terms by name, scalars, whose sum is minimised.
+        objective: gives the terms by name, scalars, whose sum is minimised: see :mod:`distill.objectives`.
         batches: where `z` and `cond` come from.
         schedule: how long and how fast.
         out: the file the caller will save the model in. Beside it stand `NAME.metrics.jsonl`, one object a line, and
@@ -120,7 +119,7 @@ def train(
     """
     accelerator = accelerator or Accelerator()
     model.train()
-    step_module = _Step(model, loss).to(accelerator.device)
+    step_module = _Step(model, objective).to(accelerator.device)
     average = AveragedModel(model, multi_avg_fn=_ema(schedule.ema))
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     step_module, optimizer = accelerator.prepare(step_module, optimizer)
@@ -132,14 +131,18 @@ def train(
         total=schedule.steps, initial=first, desc=description, unit="step", dynamic_ncols=True,
         disable=not (progress and accelerator.is_local_main_process),
     )  # fmt: skip
-    done = first
+    prepared, done = None, first
     try:
         for step in range(first, schedule.steps):
+            if prepared is None or step % objective.reuse == 0:
+                # seeded by the step that opens the block: a run resumed inside one prepares the same
+                opened = step - step % objective.reuse
+                generator.manual_seed(_seed(schedule.seed, -1 - opened, accelerator.process_index))
+                prepared = objective.prepare(model, *batches.draw(schedule.batch, generator), generator)
             generator.manual_seed(_seed(schedule.seed, step, accelerator.process_index))
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
-            z, cond = batches.draw(schedule.batch, generator)
-            terms = step_module(z, cond, generator)
+            terms = step_module(prepared, generator)
             total = torch.stack(list(terms.values())).sum()
             optimizer.zero_grad()
             accelerator.backward(total)

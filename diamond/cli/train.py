@@ -12,7 +12,9 @@ from .options import Batch, LearningRate, Quiet, Resume, Root, Seed
 from .outputs import check_file
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from diamond.interpolant import Interpolant
 
 __all__ = ["train"]
 
@@ -25,7 +27,7 @@ def train(
     net: Annotated[str, typer.Option(help="Network: mlp or transformer.")] = "mlp",
     width: Annotated[int | None, typer.Option(help="Size of its layers.", show_default="256; transformer: 96")] = None,
     depth: Annotated[int | None, typer.Option(help="Number of its blocks.", show_default="3; transformer: 4")] = None,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 3000,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 1500,
     batch: Batch = 256,
     learning_rate: LearningRate = 1e-3,
     interpolant: Annotated[str, typer.Option(help="Path from noise to data: linear or cosine.")] = "linear",
@@ -49,7 +51,7 @@ def train(
     if conditional and part.labels is None:
         raise ValueError(f"conditional: got True, but {data} holds no labels")
     with seeded(seed):
-        network = make_network(net, tuple(part.images.shape[1:]), width, depth, part.classes if conditional else 0)
+        network = make_network(net, part.images, path, width, depth, part.classes if conditional else 0)
     with resumable(out, resume):
         train_flow(
             part.images, network, labels=part.labels if conditional else None, interpolant=path, out=out,
@@ -58,21 +60,27 @@ def train(
 
 
 def make_network(
-    name: str, event_shape: tuple[int, ...], width: int | None = None, depth: int | None = None, classes: int = 0
+    name: str,
+    images: Tensor,
+    interpolant: Interpolant,
+    width: int | None = None,
+    depth: int | None = None,
+    classes: int = 0,
 ) -> nn.Module:
-    """A fresh network for images of shape `event_shape` `(C, H, W)`; `name` is "mlp" or "transformer".
+    """A fresh network for images `(N, C, H, W)`: a perceptron in their whitened coordinates, or a transformer.
 
     Raises:
         ValueError: an unknown name, or sizes that do not fit.
     """
-    from diamond.nets import ResidualMLP, Transformer
+    from diamond.nets import ResidualMLP, Transformer, Whitened
     from diamond.validation import check_choice, check_positive
 
     usual = SIZES[check_choice("net", name, SIZES)]
     width = check_positive("width", usual[0] if width is None else width)
     depth = check_positive("depth", usual[1] if depth is None else depth)
+    event_shape = tuple(images.shape[1:])
     if name == "mlp":
-        return ResidualMLP(event_shape, width, depth, classes)
+        return Whitened(ResidualMLP((images[0].numel(),), width, depth, classes), event_shape, interpolant, images)
     patch = 4 if min(event_shape[1:]) > 16 else 2
     while any(side % patch for side in event_shape[1:]):
         patch //= 2

@@ -11,15 +11,14 @@ from typing import Any
 
 from torch import nn
 
-from .anchored import Anchored
 from .mlp import ResidualMLP
 from .network import Network
 from .transformer import Transformer
 from .whitened import Whitened
 
-__all__ = ["Anchored", "Network", "ResidualMLP", "Transformer", "Whitened", "describe", "grow", "make"]
+__all__ = ["Network", "ResidualMLP", "Transformer", "Whitened", "describe", "grow", "make"]
 
-NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in (Anchored, ResidualMLP, Transformer, Whitened)}
+NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in (ResidualMLP, Transformer, Whitened)}
 
 
 def describe(net: Any) -> dict[str, Any]:
@@ -49,11 +48,9 @@ def make(description: dict[str, Any]) -> Network:
 
 
 def grow(net: Any, states: int, times: int) -> Network:
-    """The network of a map that starts as, and on its diagonal stays, the network `net` of a flow.
+    """A network like `net` with `states` further states and `times` further times, which computes what `net` does.
 
-    It holds a frozen copy of `net`, and beside it a network of the same shape with `states` further states and
-    `times` further times, which starts from the same weights but for a last layer of zeros: see
-    :class:`~diamond.nets.Anchored`.
+    All weights of `net` are copied; those of the new inputs end in zeros.
 
     Raises:
         ValueError: `net` is not a network of this package, or has further states or times already.
@@ -61,16 +58,13 @@ def grow(net: Any, states: int, times: int) -> Network:
     _check_known(net)
     if isinstance(net, Whitened):
         grown: Network = Whitened(grow(net.net, states, times), net.event_shape, net.interpolant)
-        grown.load_state_dict({**grown.state_dict(), **dict(net.named_buffers())})
-        return grown.to(next(net.parameters()))
-    if not isinstance(net, (ResidualMLP, Transformer)) or net.config["states"] or net.config["times"]:
-        came = f"{type(net).__name__} that sees further states or times already"
-        raise ValueError(f"net: got a {came}, expected the network of a flow")
-    branch = type(net)(**{**net.config, "states": states, "times": times})
-    branch.load_state_dict({**branch.state_dict(), **net.state_dict()})
-    nn.init.zeros_(branch.leave.weight)
-    nn.init.zeros_(branch.leave.bias)
-    return Anchored(net, branch).to(next(net.parameters()))
+    elif net.config["states"] or net.config["times"]:
+        raise ValueError("net: got a network with further states or times already, expected the network of a flow")
+    else:
+        grown = type(net)(**{**net.config, "states": states, "times": times})
+    grown = grown.to(next(net.parameters()))
+    grown.load_state_dict({**grown.state_dict(), **net.state_dict()})
+    return grown
 
 
 def _check_known(net: Any) -> None:

@@ -26,11 +26,10 @@ class Evenly(GaussianMixtureFlow):
     calls = 0
 
     def posterior(self, x_t, t, n=1, *, cond=None, generator=None):
-        law = [field.squeeze(-1) for field in self.bayes(x_t, float(t[0]))]
+        weights, means, deviations = self.bayes(x_t, float(t[0]))
         offset = SIXTEENTHS[self.calls % 16]
-        type(self).calls += 1
+        self.calls += 1
         level = ((torch.arange(n) + offset) / n).expand(len(x_t), n).T  # (n, B)
-        weights, means, deviations = law
         tops = weights.cumsum(-1)
         chosen = (level[..., None] > tops[:, :-1]).sum(-1)  # (n, B)
         weight, mean, top = (field.gather(1, chosen.T).T for field in (weights, means, tops))
@@ -38,14 +37,14 @@ class Evenly(GaussianMixtureFlow):
         return (mean + deviations[chosen] * torch.special.ndtri(inner))[..., None]
 
     def bayes(self, x, t):
-        """Weights `(B, K, 1)`, means `(B, K, 1)` and deviations `(K, 1)` of the law given `x`, by hand."""
+        """Weights and means `(B, K)` and deviations `(K,)` of the law given `x` `(B, 1)`, by hand."""
         time = torch.tensor(t, dtype=torch.float64)
         alpha, sigma = self.interpolant.alpha(time), self.interpolant.sigma(time)
         spread = alpha**2 * self.covariances + sigma**2
         gap = x - alpha * self.means[:, 0]
         weights = (self.weights.log() - 0.5 * (gap**2 / spread + spread.log())).softmax(-1)
         means = self.means[:, 0] + alpha * self.covariances / spread * gap
-        return weights[..., None], means[..., None], (sigma * (self.covariances / spread).sqrt())[..., None]
+        return weights, means, sigma * (self.covariances / spread).sqrt()
 
 
 class Velocity(torch.nn.Module):
@@ -64,7 +63,6 @@ class Velocity(torch.nn.Module):
 @pytest.fixture
 def evenly(line):
     def make(path=None):
-        Evenly.calls = 0
         model = line(path)
         return Evenly(model.weights, model.means, model.covariances, model.interpolant)
 
@@ -155,6 +153,25 @@ def test_without_scale_it_is_the_base_sampler(estimator, eta, case_a, mild, seed
     gap = out.samples[0] - case_a.mean()
     check_mean(gap, torch.zeros(2, dtype=torch.float64), limit=4, slack=0.02)
     check_mean(gap[:, :, None] * gap[:, None], case_a.covariance(), limit=4, slack=0.04)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 0.8, 1.0])
+def test_eta_is_the_share_of_fresh_noise(eta, normal_law, mild, seeded, check_mean):
+    """After one step from pure noise, of which DDPM keeps nothing: what is left of it is `sqrt(1 - eta^2)`."""
+    model, seen = normal_law([0.5, -0.3], [[0.8, 0.3], [0.3, 0.5]]), []
+    align.guide(
+        model, mild, 5000, 2, estimator="plugin", scale=0.0, eta=eta, callback=seen.append, generator=seeded()
+    )
+    before, after = model.prior(5000, generator=seeded()), seen[0].samples[0]
+    noise = (after - 0.5 * model.mean()) / 0.5
+    check_mean(noise * before, torch.full((2,), (1 - eta**2) ** 0.5, dtype=torch.float64), limit=4)
+    check_mean(noise.square(), torch.ones(2, dtype=torch.float64), limit=4)
+
+
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+def test_without_scale_it_is_the_ancestral_sampler_too(eta, case_a, mild, seeded):
+    out = align.guide(case_a, mild, 50, 7, estimator="plugin", scale=0.0, eta=eta, generator=seeded())
+    assert torch.allclose(out.samples[0], Flow(Velocity(case_a)).sample(50, 7, eta=eta, generator=seeded()), atol=1e-10)
 
 
 @pytest.mark.parametrize("estimator", ["reparam", "score", "plugin"])

@@ -102,6 +102,20 @@ def test_branches_get_the_conditioning_of_their_population(still, family):
         assert torch.equal(population.transition(x, 0.1, 0.2, branch=4), expected)
 
 
+@pytest.mark.parametrize("rho", [None, 0.4])
+@pytest.mark.parametrize("run", [align.smc, align.search])
+def test_the_correlation_and_the_grid_reach_the_model(rho, run, still):
+    asked = []
+
+    class Recording(type(still)):
+        def transition(self, x_t, t, t_next, *, rho=None, cond=None, generator=None):
+            asked.append((t, t_next, rho))
+            return x_t
+
+    run(Recording(), lambda z: z[:, 0], 3, times=[0, 0.2, 0.7, 1], rho=rho)
+    assert asked == [(0, 0.2, rho), (0.2, 0.7, rho), (0.7, 1, rho)]
+
+
 @pytest.mark.parametrize("batch, size", [(0, 1), (-1, 2), (1.5, 2)])
 def test_populations_of_no_number_are_refused(batch, size, case_a):
     with pytest.raises(ValueError, match="^batch: got"):

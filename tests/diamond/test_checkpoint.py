@@ -52,8 +52,8 @@ MODELS = {
     "flow map": lambda: FlowMap(perceptron(times=1), Cosine()),
     "diamond map": lambda: DiamondMap(transformer(states=1, times=3), Cosine()),
     "whitened diamond map": lambda: DiamondMap(whitened(states=1, times=3), Cosine()),
-    "anchored diamond map": lambda: DiamondMap(grow(transformer(classes=3), 1, 3), Cosine()),
-    "anchored and whitened flow map": lambda: FlowMap(grow(whitened(), 0, 1), Cosine()),
+    "grown diamond map": lambda: DiamondMap(grow(transformer(classes=3), 1, 3), Cosine()),
+    "grown and whitened flow map": lambda: FlowMap(grow(whitened(), 0, 1), Cosine()),
     "isotropic mixture": mixture,
     "full mixture": lambda: mixture((16, 16)),
 }

@@ -296,7 +296,8 @@ def test_denoiser_is_the_diagonal_of_the_map_at_its_start(path):
     """x_bar + d/dr X at r = s = 0 is the mean of the posterior, whatever the inner noise."""
 
     def net(x, time, cond, states, times):
-        return torch.sin(2 * x) + time[:, None] + states[0] + times[2][:, None]
+        s, r, t = times
+        return torch.sin(2 * x) + states[0] + (time + 2 * s - 3 * r + t)[:, None]
 
     diamond = DiamondMap(net, path, (2,))
     x_bar, zero, t = randn(3, 2), full(0.0), full(0.6)

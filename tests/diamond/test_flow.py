@@ -187,6 +187,19 @@ def test_ancestral_samples_have_the_law_of_the_data(path, correlated, seeded, ch
     check_law(draws, model.mean(), model.covariance(), slack=0.02)
 
 
+@pytest.mark.parametrize("eta", [0.2, 1.0])
+def test_ancestral_step_has_its_formula(path, eta, correlated, seeded):
+    """x' = a' D + sqrt(s'^2 - q^2) (x - a D) / s + q noise, with q the share eta of DDPM's noise."""
+    model, generator = correlated(path), seeded()
+    x = torch.randn(5, 2, dtype=torch.float64, generator=generator)
+    for t, t_next in uniform_times(4).unfold(0, 2, 1):
+        (a, s), (a_next, s_next) = ((path.alpha(u), path.sigma(u)) for u in (t, t_next))
+        added = eta * s_next * (1 - (a * s_next / (s * a_next)) ** 2).sqrt()
+        mean, noise = model.denoise(x, t), torch.randn(5, 2, dtype=torch.float64, generator=generator)
+        x = a_next * mean + (s_next**2 - added**2).sqrt() * (x - a * mean) / s + added * noise
+    torch.testing.assert_close(exact_flow(model).sample(5, 4, eta=eta, generator=seeded()), x)
+
+
 def chain_law(model, steps, eta):
     """Mean and covariance of the ancestral sampler of Gaussian data: each step is affine in the state."""
     path, eye = model.interpolant, torch.eye(2, dtype=torch.float64)
@@ -203,8 +216,8 @@ def chain_law(model, steps, eta):
     return mean, covariance
 
 
-@pytest.mark.parametrize("eta", [0.3, 1.0])
-@pytest.mark.parametrize("steps", [1, 4, 10])
+@pytest.mark.parametrize("eta", [0.6, 1.0])
+@pytest.mark.parametrize("steps", [1, 4])
 def test_ancestral_sampler_of_gaussian_data_has_its_exact_law_at_any_number_of_steps(
     path, eta, steps, gaussian, seeded, check_law
 ):

@@ -10,19 +10,30 @@ from diamond.mixture import GaussianMixtureFlow
 
 TIMES = [0.0, 0.1, 0.5, 0.9, 1.0]
 KINDS = ["isotropic", "full"]
-REWARD = torch.tensor([0.8, -0.5], dtype=torch.float64), 0.7  # linear, precision
-
-
-def reward(z):
-    linear, precision = REWARD
-    return z @ linear - precision * z.square().sum(-1) / 2
 
 
 @pytest.fixture(params=KINDS)
-def model(request, path, case_a, correlated):
-    if request.param == "full":
-        return correlated(path)
-    return GaussianMixtureFlow(case_a.weights, case_a.means, case_a.covariances, path)
+def model(request, path, case_a, seeded):
+    """Isotropic components in the plane, and correlated ones in space: in the plane an eigenbasis is often its own
+    transpose, and hides a confusion of the two."""
+    if request.param == "isotropic":
+        return GaussianMixtureFlow(case_a.weights, case_a.means, case_a.covariances, path)
+    factors = 0.5 * torch.randn(3, 3, 3, dtype=torch.float64, generator=seeded(8))
+    means = torch.tensor([[-1.0, 0.5, 0.2], [1.0, -0.5, 0.0], [0.5, 1.0, -0.6]], dtype=torch.float64)
+    covariances = factors @ factors.mT + 0.05 * torch.eye(3, dtype=torch.float64)
+    return GaussianMixtureFlow(torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64), means, covariances, path)
+
+
+@pytest.fixture
+def tilt(model):
+    """The linear part and the precision of a reward."""
+    return torch.tensor([0.8, -0.5, 0.3], dtype=torch.float64)[: model.event_shape[0]], 0.7
+
+
+@pytest.fixture
+def reward(tilt):
+    linear, precision = tilt
+    return lambda z: z @ linear - precision * z.square().sum(-1) / 2
 
 
 @pytest.fixture
@@ -37,7 +48,12 @@ def twin():
 
 
 @pytest.fixture
-def x(seeded):
+def x(model, seeded):
+    return 1.5 * torch.randn(7, *model.event_shape, dtype=torch.float64, generator=seeded(2))
+
+
+@pytest.fixture
+def plane(seeded):
     return 1.5 * torch.randn(7, 2, dtype=torch.float64, generator=seeded(2))
 
 
@@ -71,11 +87,11 @@ def test_weights_are_normalised(case_a):
     torch.testing.assert_close(scaled.weights, case_a.weights)
 
 
-def test_whole_numbers_and_lists_are_read_as_numbers(x):
+def test_whole_numbers_and_lists_are_read_as_numbers(plane):
     model = GaussianMixtureFlow([1, 3], [[0, 1], [2, -1]], [1, 2])
     assert model.weights.tolist() == [0.25, 0.75]
     exact = GaussianMixtureFlow(*(torch.tensor(v).double() for v in ([1, 3], [[0, 1], [2, -1]], [1, 2])))
-    torch.testing.assert_close(model.denoise(x.float(), 0.5), exact.denoise(x, 0.5).float())
+    torch.testing.assert_close(model.denoise(plane.float(), 0.5), exact.denoise(plane, 0.5).float())
 
 
 # ---------------------------------------------------------------- what a noisy look tells
@@ -85,7 +101,7 @@ def test_whole_numbers_and_lists_are_read_as_numbers(x):
 def test_log_density_is_that_of_a_mixture_of_normal_laws(model, x, t):
     time = torch.tensor(t, dtype=torch.float64)
     alpha, sigma = model.interpolant.alpha(time), model.interpolant.sigma(time)
-    eye = torch.eye(2, dtype=torch.float64)
+    eye = torch.eye(*2 * model.event_shape, dtype=torch.float64)
     covariances = model.covariances if model.covariances.ndim == 3 else model.covariances[:, None, None] * eye
     normal = torch.distributions.MultivariateNormal(alpha * model.means, alpha**2 * covariances + sigma**2 * eye)
     mixture = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(model.weights), normal)
@@ -115,7 +131,7 @@ def test_velocity_moves_the_density_by_the_continuity_equation(model, x, t):
     change = torch.func.jvp(lambda time: model.log_prob(x, time), (times,), (torch.ones_like(times),))[1]
     velocity = model.velocity(x, t)
     divergence = torch.zeros_like(change)
-    for axis in range(2):
+    for axis in range(x.shape[1]):
         unit = torch.zeros_like(x)
         unit[:, axis] = 1
         divergence += torch.func.jvp(lambda y: model.velocity(y, t), (x,), (unit,))[1][:, axis]
@@ -172,12 +188,12 @@ def test_draws_of_a_population_do_not_depend_on_the_others(model, x):
 
 
 @pytest.mark.parametrize("t", TIMES)
-def test_matrices_and_variances_describe_the_same_law(case_a, twin, x, t):
-    full = twin(case_a)
+def test_matrices_and_variances_describe_the_same_law(case_a, twin, plane, t):
+    full, tilt = twin(case_a), (torch.tensor([0.8, -0.5], dtype=torch.float64), 0.7)
     for face in ("log_prob", "denoise", "score", "velocity"):
-        torch.testing.assert_close(getattr(full, face)(x, t), getattr(case_a, face)(x, t))
-    torch.testing.assert_close(full.value(x, t, *REWARD), case_a.value(x, t, *REWARD))
-    torch.testing.assert_close(full.tilt(*REWARD).state_dict(), twin(case_a.tilt(*REWARD)).state_dict())
+        torch.testing.assert_close(getattr(full, face)(plane, t), getattr(case_a, face)(plane, t))
+    torch.testing.assert_close(full.value(plane, t, *tilt), case_a.value(plane, t, *tilt))
+    torch.testing.assert_close(full.tilt(*tilt).state_dict(), twin(case_a.tilt(*tilt)).state_dict())
 
 
 @pytest.mark.parametrize("t", TIMES)
@@ -193,42 +209,42 @@ def test_components_without_width_are_points(t):
 # ---------------------------------------------------------------- tilts and values
 
 
-def test_tilted_density_is_the_density_times_the_exponential_of_the_reward(model, x):
-    tilted = model.tilt(*REWARD)
-    torch.testing.assert_close(tilted.log_prob(x), model.log_prob(x) + reward(x) - model.log_normaliser(*REWARD))
+def test_tilted_density_is_the_density_times_the_exponential_of_the_reward(model, x, tilt, reward):
+    tilted = model.tilt(*tilt)
+    torch.testing.assert_close(tilted.log_prob(x), model.log_prob(x) + reward(x) - model.log_normaliser(*tilt))
 
 
 @pytest.mark.parametrize("t", TIMES)
-def test_tilted_marginal_is_the_marginal_times_the_exponential_of_the_value(model, x, t):
-    value = model.value(x, t, *REWARD)
-    tilted = model.tilt(*REWARD).log_prob(x, t)
-    torch.testing.assert_close(tilted, model.log_prob(x, t) + value - model.log_normaliser(*REWARD))
+def test_tilted_marginal_is_the_marginal_times_the_exponential_of_the_value(model, x, t, tilt):
+    value = model.value(x, t, *tilt)
+    tilted = model.tilt(*tilt).log_prob(x, t)
+    torch.testing.assert_close(tilted, model.log_prob(x, t) + value - model.log_normaliser(*tilt))
 
 
-def test_value_ends_in_the_reward_and_starts_at_log_z(model, x):
-    torch.testing.assert_close(model.value(x, 1.0, *REWARD), reward(x))
-    torch.testing.assert_close(model.value(x, 0.0, *REWARD), model.log_normaliser(*REWARD).expand(len(x)))
+def test_value_ends_in_the_reward_and_starts_at_log_z(model, x, tilt, reward):
+    torch.testing.assert_close(model.value(x, 1.0, *tilt), reward(x))
+    torch.testing.assert_close(model.value(x, 0.0, *tilt), model.log_normaliser(*tilt).expand(len(x)))
 
 
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
-def test_value_is_the_log_mean_of_exponential_rewards(model, x, t, seeded, check_mean):
+def test_value_is_the_log_mean_of_exponential_rewards(model, x, t, seeded, check_mean, tilt, reward):
     draws = model.posterior(x, t, 10_000, generator=seeded())
-    check_mean(reward(draws).exp(), model.value(x, t, *REWARD).exp())
+    check_mean(reward(draws).exp(), model.value(x, t, *tilt).exp())
 
 
-def test_normaliser_is_the_mean_exponential_reward_of_the_data(model, seeded, check_mean):
+def test_normaliser_is_the_mean_exponential_reward_of_the_data(model, seeded, check_mean, tilt, reward):
     z = model.sample(50_000, generator=seeded())
-    check_mean(reward(z).exp(), model.log_normaliser(*REWARD).exp())
+    check_mean(reward(z).exp(), model.log_normaliser(*tilt).exp())
 
 
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
-def test_gradient_of_the_value_is_a_tilted_mean_less_the_mean(model, x, t):
+def test_gradient_of_the_value_is_a_tilted_mean_less_the_mean(model, x, t, tilt):
     """grad V = alpha / sigma^2 (E_tilted[z | x] - E[z | x])."""
     x.requires_grad_()
-    slope = torch.autograd.grad(model.value(x, t, *REWARD).sum(), x)[0]
+    slope = torch.autograd.grad(model.value(x, t, *tilt).sum(), x)[0]
     time = torch.tensor(t, dtype=torch.float64)
     factor = model.interpolant.alpha(time) / model.interpolant.sigma(time) ** 2
-    torch.testing.assert_close(slope, factor * (model.tilt(*REWARD).denoise(x, t) - model.denoise(x, t)))
+    torch.testing.assert_close(slope, factor * (model.tilt(*tilt).denoise(x, t) - model.denoise(x, t)))
 
 
 CASES = {
@@ -274,7 +290,6 @@ FUNCTIONS = {
     "product": lambda z: z[..., 0] * z[..., 1],
     "exponential": lambda z: (0.4 * z[..., 0] - 0.3 * z[..., 1]).exp(),
 }
-SLOPE = torch.tensor([0.4, -0.3], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("t", [0.15, 0.5, 0.85])
@@ -282,14 +297,15 @@ SLOPE = torch.tensor([0.4, -0.3], dtype=torch.float64)
 def test_mean_gradient_through_draws_is_the_gradient_of_the_mean(
     model, t, name, seeded, check_mean, posterior_law, moments
 ):
-    x = torch.tensor([[0.1, 0.2]], dtype=torch.float64, requires_grad=True)
+    x = torch.tensor([[0.1, 0.2, 0.3]], dtype=torch.float64)[:, : model.event_shape[0]].requires_grad_()
+    linear = torch.tensor([0.4, -0.3, 0.0], dtype=torch.float64)[: model.event_shape[0]]
     mean, covariance = moments(*posterior_law(model, x, t))
     second = covariance + mean[:, :, None] * mean[:, None, :]
     exact = {
         "first": mean[:, 0],
         "second squared": second[:, 1, 1],
         "product": second[:, 0, 1],
-        "exponential": model.value(x, t, SLOPE).exp(),
+        "exponential": model.value(x, t, linear).exp(),
     }[name]
     expected = torch.autograd.grad(exact.sum(), x)[0][0]
     many = x.detach().repeat(5_000, 1).requires_grad_()
@@ -336,7 +352,7 @@ def test_gradient_of_a_draw_stays_in_its_row(model, x, seeded):
 @pytest.mark.parametrize("t", [0.0, 1.0])
 def test_gradient_at_the_ends_is_none_or_the_identity(model, x, t, seeded):
     x.requires_grad_()
-    for axis in range(2):
+    for axis in range(x.shape[1]):
         slope = torch.autograd.grad(model.posterior(x, t, generator=seeded())[..., axis].sum(), x)[0]
         expected = torch.zeros_like(x)
         expected[:, axis] = t
@@ -354,17 +370,17 @@ def test_gradient_through_a_transition_is_that_of_the_kernel_mean(correlated, se
         check_mean(torch.autograd.grad(moved[:, 1].sum(), many)[0], expected)
 
 
-def test_single_precision_is_close_to_double(model, x):
+def test_single_precision_is_close_to_double(model, x, tilt):
     single = GaussianMixtureFlow(*(v.float() for v in model.state_dict().values()), model.interpolant)
     for t in (0.1, 0.5, 0.9):
         torch.testing.assert_close(single.denoise(x.float(), t).double(), model.denoise(x, t), rtol=1e-4, atol=1e-4)
-    found = single.value(x.float(), 0.5, *REWARD).double()
-    torch.testing.assert_close(found, model.value(x, 0.5, *REWARD), rtol=1e-4, atol=1e-4)
+    found = single.value(x.float(), 0.5, *tilt).double()
+    torch.testing.assert_close(found, model.value(x, 0.5, *tilt), rtol=1e-4, atol=1e-4)
 
 
 def test_the_model_is_a_yardstick_that_costs_nothing(model, x):
     model.posterior(x, 0.5, 10)
     model.velocity(x, 0.5)
     assert model.nfe == 0
-    assert model.event_shape == (2,)
+    assert model.event_shape == x.shape[1:]
     assert math.isclose(float(model.weights.sum()), 1)

@@ -8,7 +8,7 @@ import torch
 
 from diamond.interpolant import Cosine, Linear
 from diamond.mixture import GaussianMixtureFlow
-from diamond.nets import Anchored, ResidualMLP, Transformer, Whitened, describe, grow, make
+from diamond.nets import ResidualMLP, Transformer, Whitened, describe, grow, make
 from diamond.nets.embedding import time_features
 
 ROWS = 5
@@ -29,16 +29,8 @@ def whitened(classes=0, states=0, times=0):
     return Whitened(inner, (2, 2, 4), data=data)
 
 
-def anchored(classes=0, states=0, times=0):
-    return grow(transformer(classes), states, times)
-
-
-def anchored_and_whitened(classes=0, states=0, times=0):
-    return grow(whitened(classes), states, times)
-
-
 FLOWS = {"ResidualMLP": perceptron, "Transformer": transformer, "Whitened": whitened}
-MAPS = FLOWS | {"Anchored": anchored, "Anchored and Whitened": anchored_and_whitened}
+MAPS = FLOWS
 
 
 def awake(net, dtype=torch.float64):
@@ -93,19 +85,6 @@ def test_a_grown_network_computes_exactly_what_the_original_does(make_flow, dtyp
     assert torch.equal(grown(x, t, cond, more_states[:states], more_times[:times]), expected)
     assert expected.dtype == dtype
     assert float(expected.detach().std()) > 0.1
-
-
-def test_a_grown_network_stays_the_original_where_the_times_meet(make_flow):
-    """However its own weights are moved: there the map's velocity and mean are the teacher's."""
-    net = awake(make_flow())
-    grown = grow(net, 1, 3)
-    with torch.no_grad():
-        for weights in grown.parameters():
-            if weights.requires_grad:
-                weights += torch.randn_like(weights)
-    x, t, (state, _), (s, r, outer) = inputs()
-    assert torch.equal(grown(x, t, None, (state,), (s, s, outer)), net(x, t))
-    assert float((grown(x, t, None, (state,), (s, r, outer)) - net(x, t)).detach().abs().max()) > 0.1
 
 
 def test_growing_leaves_the_original_alone(make_flow):
@@ -176,7 +155,7 @@ def test_backward_derivatives_pass_through_forward_ones(make_map):
     net = awake(make_map(states=1, times=3))
     x, t, (state, _), (s, r, outer) = inputs()
     inner = net.net if isinstance(net, Whitened) else net
-    weights = (inner.branch if isinstance(inner, Anchored) else inner).leave.weight
+    weights = inner.leave.weight
 
     def loss():
         return torch.func.jvp(lambda r: net(x, t, None, (state,), (s, r, outer)), (r,), (torch.ones_like(r),))[1].sum()

@@ -26,7 +26,7 @@ from .models import Cast
 from .settings import BRANCH, GLASS_STEPS, GUIDE_COST, WALK_COST, WALK_MC, WALK_TIMES, Settings
 from .tasks import Answers, Task
 
-__all__ = ["BASE", "METHODS", "RIVALS", "follow_ess", "run_task"]
+__all__ = ["BASE", "METHODS", "RIVALS", "follow_ess", "full_strength", "run_task"]
 
 BASE = "base"
 METHODS = (BASE, "best-of-N", "search", "SMC", "guidance")
@@ -64,11 +64,27 @@ def run_task(cast: Cast, task: Task, settings: Settings, progress: bool) -> tupl
     return figures, {name: pictures[name] for name in order if name in pictures}
 
 
+def full_strength(cast: Cast, task: Task, settings: Settings) -> dict[str, float]:
+    """The reward of a guided population's best picture where the gradient is not scaled down."""
+    how = {**task.guidance, "scale": 1.0, "batch": task.populations}
+    rewards = []
+    for target, reward in enumerate(task.rewards):
+        generator = cast.generator("full strength", task.name, target)
+        found = align.guide(cast.map, reward, settings.shown_budget // GUIDE_COST, generator=generator, **how)
+        rewards.append(found.rewards.amax(1))
+    return _mean(rewards)
+
+
 def follow_ess(cast: Cast, task: Task, settings: Settings) -> dict[str, Any]:
     """Effective sample sizes over the steps of SMC, as shares of the particles, by several look-aheads: draws of the
     map (few, and many), the reward at the posterior mean, and none, which is importance sampling."""
     many = settings.ess_mc
-    looks = {f"map, {WALK_MC} draws": WALK_MC, f"map, {many} draws": many, "plug-in": _plugin_value, "none": _no_value}
+    looks: dict[str, int | Callable[[Cast, Reward], ValueFunction]] = {
+        f"map, {WALK_MC} draws": WALK_MC,
+        f"map, {many} draws": many,
+        "plug-in": _plugin_value,
+        "none": _no_value,
+    }
     figures: dict[str, Any] = {}
     for name, look in looks.items():
         results = []

@@ -77,6 +77,12 @@ class Cast:
     judge: Judge
     seed: int
 
+    @property
+    def held_out_labels(self) -> Tensor:
+        """The classes of the held-out digits, `(N,)`."""
+        assert self.held_out.labels is not None
+        return self.held_out.labels
+
     def generator(self, *names: object) -> torch.Generator:
         """A generator for one purpose of this run."""
         return seeded_generator(self.seed, *names)

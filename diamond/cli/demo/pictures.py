@@ -30,7 +30,8 @@ def sheet(axes: Axes, digits: Tensor, columns: int) -> None:
 
 def sample_grids(samples: dict[str, Tensor], titles: dict[str, str]) -> Figure:
     """64 samples of each kind, side by side."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 3.15), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.03)  # type: ignore[union-attr, call-arg]
     for axes, (name, digits) in zip(figure.subplots(1, len(samples)), samples.items(), strict=True):
         sheet(axes, digits, 8)
         axes.set_title(titles[name], fontsize=11)
@@ -57,15 +58,15 @@ def posterior_draws(shown: list[dict[str, Any]], steps: int) -> Figure:
 
 def alignment_rows(rows: dict[str, Tensor], titles: list[str], above: int = 0) -> Figure:
     """One row of pictures a method, one column a target; the first `above` rows are set off from the others."""
-    names, columns = list(rows), len(next(iter(rows.values())))
-    figure = Figure(figsize=(9, 0.7 * len(names) + (0.3 if any(titles) else 0.05)), layout="constrained")
-    parts = figure.subplots(len(names), 1, squeeze=False)[:, 0]
-    figure.get_layout_engine().set(hspace=0.0, h_pad=0.025)  # type: ignore[union-attr, call-arg]
-    for i, (axes, name) in enumerate(zip(parts, names, strict=True)):
-        sheet(axes, rows[name], columns)
-        axes.set_yticks([3.5], [name], fontsize=10, fontweight="bold" if i < above else "normal")
-        axes.tick_params(length=0)
+    columns = len(next(iter(rows.values())))
+    figure = Figure(figsize=(9, 0.825 * len(rows) + 0.25), layout="constrained")
+    axes = figure.subplots()
+    sheet(axes, torch.cat(list(rows.values())), columns)
+    axes.set_yticks([9 * i + 3.5 for i in range(len(rows))], [name.replace(", ", ",\n") for name in rows], fontsize=10)
+    for label in axes.get_yticklabels()[:above]:
+        label.set_fontweight("bold")
+    axes.tick_params(length=0)
     if any(titles):
-        parts[0].xaxis.tick_top()
-        parts[0].set_xticks([9 * i + 3.5 for i in range(columns)], titles, fontsize=10.5)
+        axes.xaxis.tick_top()
+        axes.set_xticks([9 * i + 3.5 for i in range(columns)], titles, fontsize=10.5)
     return figure

@@ -114,8 +114,9 @@ def reward_plot(tasks: dict[str, Any], titles: dict[str, str], judged: dict[str,
         above.set_ylabel("reward of the picture", fontsize=9.5)
         below.set_ylabel(label, fontsize=9.5)
         below.set_xlabel("NFE a population", fontsize=9.5)
-        if above.get_ylim()[0] < -150:
+        if above.get_ylim()[0] < -100:  # steep: as a logarithm of what is lost
             above.set_yscale("symlog", linthresh=10)
+            _plain(above, [-400, -200, -100, -50, -20, -10, -5], "y")
     panels[0, 0].legend(frameon=False, fontsize=8.5, loc="center right")
     return figure
 

@@ -74,7 +74,7 @@ def show_posteriors(cast: Cast, settings: Settings) -> tuple[dict[str, Any], lis
         and what a picture needs: "t", "truth", "noisy", "mean" `(1, 8, 8)`, "map" and "glass" `(n, 1, 8, 8)`.
     """
     generator = cast.generator("posteriors")
-    truth = cast.held_out.images[(cast.held_out.labels == SHOWN_DIGIT).nonzero()[:1, 0]]  # type: ignore[union-attr]
+    truth = cast.held_out.images[(cast.held_out_labels == SHOWN_DIGIT).nonzero()[:1, 0]]
     noise = normal(truth.shape, generator)
     start = normal((SHOWN_DRAWS, *truth.shape), generator, batch_axis=1)
     figures: dict[str, Any] = {"times": list(SHOWN_TIMES), "paired": [], "apart": [], "calls": settings.reference_steps}

@@ -36,6 +36,7 @@ class Settings:
         value_pool: draws of each sampler, shared out among estimates.
         budgets: NFE a population, rising.
         shown_budget: the one of the tables and pictures.
+        targets: digits asked for, digits to complete, and repetitions of the symmetry task.
         populations: independent populations a target.
         ess_particles, ess_mc: of the SMC runs whose effective sample size is followed, the latter for the careful one.
     """
@@ -54,6 +55,7 @@ class Settings:
     value_pool: int
     budgets: tuple[int, ...]
     shown_budget: int
+    targets: int
     populations: int
     ess_particles: int
     ess_mc: int
@@ -74,14 +76,15 @@ FULL = Settings(
     value_pool=128,
     budgets=(64, 256, 1024),
     shown_budget=256,
+    targets=10,
     populations=4,
     ess_particles=64,
     ess_mc=16,
 )
 
 QUICK = Settings(
-    teacher_steps=150,
-    map_steps=60,
+    teacher_steps=120,
+    map_steps=40,
     sample_sets=1,
     reference_steps=16,
     inner_steps=(1, 2, 4, 8),
@@ -94,6 +97,7 @@ QUICK = Settings(
     value_pool=16,
     budgets=(64, 128),
     shown_budget=128,
+    targets=4,
     populations=1,
     ess_particles=16,
     ess_mc=4,

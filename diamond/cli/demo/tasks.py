@@ -28,7 +28,6 @@ __all__ = ["Answers", "Task", "make_tasks", "mirror_symmetry", "real_digits", "v
 
 SYMMETRY_WEIGHT = 20.0
 INPAINTING_NOISE = 0.2
-INPAINTING_DIGITS = 10
 INPAINTING_SCALE = 0.2
 VALUE_DEVIATION = 1.0
 
@@ -88,7 +87,7 @@ def make_tasks(cast: Cast, settings: Settings) -> list[Task]:
 
 def real_digits(cast: Cast, inpainting: Task) -> dict[str, float]:
     """What the scores are of real digits, and of two naive answers to inpainting: yardsticks for all that follows."""
-    images, labels = cast.held_out.images, cast.held_out.labels
+    images, labels = cast.held_out.images, cast.held_out_labels
     truth, known = inpainting.shown["the digit"], cast.train.images
     upper, lower = slice(0, truth.shape[-2] // 2), slice(truth.shape[-2] // 2, None)
     measured = inpainting.shown["what is seen"][..., upper, :].flatten(1)
@@ -124,7 +123,7 @@ def value_rewards(cast: Cast) -> dict[str, Callable[[Tensor], DrawnReward]]:
 
     def own_class(rows: Tensor) -> DrawnReward:
         reward = float(VALUE_DEVIATION / by_class.std(0).mean()) * ClassifierLogProbability(cast.classifier)
-        labels = cast.held_out.labels[rows]  # type: ignore[index]
+        labels = cast.held_out_labels[rows]
         return lambda z: reward(z.flatten(0, 1), labels.repeat(len(z))).unflatten(0, z.shape[:2])
 
     def mirrored(rows: Tensor) -> DrawnReward:
@@ -140,8 +139,8 @@ def _class_task(cast: Cast, settings: Settings) -> Task:
 
     return Task(
         name="class",
-        targets=[str(label) for label in range(10)],
-        rewards=[ClassifierLogProbability(cast.classifier, label) for label in range(10)],
+        targets=[str(label) for label in range(settings.targets)],
+        rewards=[ClassifierLogProbability(cast.classifier, label) for label in range(settings.targets)],
         populations=settings.populations,
         guidance={"steps": 16, "mc": GUIDE_COST // 16 - 1},
         plugin={"steps": 16, "estimator": "plugin"},
@@ -156,8 +155,8 @@ def _class_task(cast: Cast, settings: Settings) -> Task:
 def _symmetry_task(cast: Cast, settings: Settings) -> Task:
     return Task(
         name="symmetry",
-        targets=[""] * 10,
-        rewards=[mirror_symmetry] * 10,
+        targets=[""] * settings.targets,
+        rewards=[mirror_symmetry] * settings.targets,
         populations=settings.populations,
         guidance={"steps": 4, "mc": GUIDE_COST // 4 - 1, "estimator": "score"},
         plugin=None,
@@ -171,8 +170,8 @@ def _symmetry_task(cast: Cast, settings: Settings) -> Task:
 
 def _inpainting_task(cast: Cast, settings: Settings) -> Task:
     """One held-out digit of each class, the last ones: the first are used up by other figures."""
-    labels = cast.held_out.labels.tolist()  # type: ignore[union-attr]
-    rows = [len(labels) - 1 - labels[::-1].index(label) for label in range(INPAINTING_DIGITS)]
+    labels = cast.held_out_labels.tolist()
+    rows = [len(labels) - 1 - labels[::-1].index(label) for label in range(settings.targets)]
     truth = cast.held_out.images[rows]
     seen = torch.zeros(truth.shape[1:])
     seen[..., : seen.shape[-2] // 2, :] = 1
@@ -191,7 +190,7 @@ def _inpainting_task(cast: Cast, settings: Settings) -> Task:
 
     return Task(
         name="inpainting",
-        targets=[str(label) for label in range(INPAINTING_DIGITS)],
+        targets=[str(label) for label in range(settings.targets)],
         rewards=[Inpainting(y, seen, INPAINTING_NOISE) for y in measured],
         populations=settings.populations,
         guidance={"steps": 8, "mc": GUIDE_COST // 8 - 1, "scale": INPAINTING_SCALE},

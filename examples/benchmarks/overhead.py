@@ -1,0 +1,138 @@
+"""What the toolkit costs beside the network: ratios, on this machine.
+
+1. `DiamondMap.posterior` against the bare call of its network, at batch 256.
+2. The share of `align.smc` that is spent outside the network and the reward.
+3. Peak memory of `align.value_gradient` as the number of Monte Carlo draws grows, with and without `chunk`.
+
+Run it with `python examples/benchmarks/overhead.py`; `--help` lists its options. Seed 0. Each time is the median of
+many calls, those of a pair in turn.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+
+import align
+import diamond
+
+from diamond.nets import ResidualMLP, Transformer, Whitened, grow
+
+EVENT = (1, 8, 8)
+
+
+def networks(generator: torch.Generator) -> dict[str, torch.nn.Module]:
+    """The digits' network, a small and a wider transformer, as maps."""
+    data = torch.randn(256, *EVENT, generator=generator)
+    return {
+        "perceptron, 256 wide, whitened": grow(Whitened(ResidualMLP((64,)), EVENT, data=data), 1, 3),
+        "transformer, 96 wide": grow(Transformer(EVENT), 1, 3),
+        "transformer, 192 wide": grow(Transformer(EVENT, width=192, depth=6), 1, 3),
+    }
+
+
+def alternate(one, other, rounds: int) -> tuple[float, float]:
+    """Median seconds of two functions called in turn."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for function in (one, other) * 3:
+        function()
+    for _ in range(rounds):
+        for function, record in zip((one, other), times, strict=True):
+            start = time.perf_counter()
+            function()
+            record.append(time.perf_counter() - start)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+@torch.no_grad()
+def posterior_overhead(rounds: int) -> None:
+    print("\nDiamondMap.posterior against its network's bare call, batch 256")
+    generator = torch.Generator().manual_seed(0)
+    for name, net in networks(generator).items():
+        model = diamond.DiamondMap(net, event_shape=EVENT).eval()
+        x, t = torch.randn(256, *EVENT, generator=generator), torch.rand(256, generator=generator)
+        zeros, ones = torch.zeros(256), torch.ones(256)
+        bare, ours = alternate(
+            lambda net=net: net(x, t, None, states=(x,), times=(zeros, ones, t)),
+            lambda model=model: model.posterior(x, t, generator=generator),
+            rounds,
+        )
+        print(f"  {name:32s} bare {bare * 1e3:7.2f} ms   posterior {ours * 1e3:7.2f} ms   ratio {ours / bare:.3f}")
+
+
+class Timed(torch.nn.Module):
+    """A module whose time is added up."""
+
+    def __init__(self, inner) -> None:
+        super().__init__()
+        self.inner, self.seconds, self.event_shape = inner, 0.0, EVENT
+
+    def forward(self, *arguments, **options):
+        start = time.perf_counter()
+        out = self.inner(*arguments, **options)
+        self.seconds += time.perf_counter() - start
+        return out
+
+
+def smc_overhead(rounds: int) -> None:
+    print("\nalign.smc outside network and reward: 64 particles, 8 steps, mc = 4")
+    for name, net in networks(torch.Generator().manual_seed(0)).items():
+        shares, seconds = [], []
+        for seed in range(max(3, rounds // 10)):
+            timed, reward = Timed(net), Timed(align.rewards.Symmetry())
+            model = diamond.DiamondMap(timed, event_shape=EVENT).eval()
+            out = align.smc(model, reward, generator=torch.Generator().manual_seed(seed))
+            shares.append(1 - (timed.seconds + reward.seconds) / out.seconds)
+            seconds.append(out.seconds)
+        print(f"  {name:32s} {statistics.median(seconds) * 1e3:7.1f} ms   outside {statistics.median(shares):.1%}")
+
+
+def memory(mc: int, chunk: int | None) -> None:
+    """One call of `value_gradient`, in a process of its own, and by how much it raised the peak."""
+    import resource
+
+    generator = torch.Generator().manual_seed(0)
+    net = grow(Transformer(EVENT, width=192, depth=6), 1, 3)
+    model = diamond.DiamondMap(net, event_shape=EVENT).eval()
+    x = torch.randn(16, *EVENT, generator=generator)
+    align.value_gradient(model, align.rewards.Symmetry(), x[:2], 0.5, 2, generator=generator)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    align.value_gradient(model, align.rewards.Symmetry(), x, 0.5, mc, generator=generator, chunk=chunk)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def memory_growth() -> None:
+    print("\nalign.value_gradient, 16 states: growth of the peak resident memory in MiB by the number of draws")
+    for chunk in (None, 32):
+        figures = []
+        for mc in (2, 16, 128, 512):
+            command = [sys.executable, __file__, "--memory", str(mc), "--chunk", str(chunk or 0)]
+            environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+            answer = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+            figures.append(f"mc {mc}: {float(answer.stdout.split()[-1]):.0f}")
+        print(f"  chunk {chunk!s:5s} " + "   ".join(figures))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=60, help="calls of each kind")
+    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--chunk", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.random.default_generator.manual_seed(0)  # the networks' weights
+    if options.memory:
+        memory(options.memory, options.chunk or None)
+        return
+    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    posterior_overhead(options.rounds)
+    smc_overhead(options.rounds)
+    memory_growth()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""The loop: exact resume, no touch of global state, refusals, and the average that it returns."""
+
+import json
+
+import pytest
+import torch
+
+import distill
+
+from diamond.checkpoint import read_header
+from diamond.mixture import GaussianMixtureFlow
+from diamond.nets import ResidualMLP
+from distill.objectives import FlowObjective, MapObjective
+from distill.trainer import Schedule, train
+
+
+def mixture():
+    return GaussianMixtureFlow(
+        torch.tensor([0.35, 0.65]), torch.tensor([[-1.5, 0.5], [1.0, -0.5]]), torch.tensor([0.16, 0.36])
+    )
+
+
+def small_net(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return ResidualMLP((2,), width=16, depth=1, states=1, times=3, embedding=8)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("loss", ["lsd", "trajectory"])
+def test_a_killed_run_resumes_to_bitwise_the_same_weights(loss, tmp_path, monkeypatch):
+    def run(out, **options):
+        return distill.distill(
+            mixture(), net=small_net(), loss=loss, steps=23, batch=16, out=out, progress=False, **options
+        )
+
+    whole = run(tmp_path / "whole.ckpt")
+    call, count = MapObjective.__call__, 0
+
+    def dies(self, *arguments):
+        nonlocal count
+        count += 1
+        if count == 14:  # inside a block of steps that share a preparation
+            raise KeyboardInterrupt
+        return call(self, *arguments)
+
+    monkeypatch.setattr(MapObjective, "__call__", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed.ckpt")
+    assert not (tmp_path / "killed.ckpt").exists()
+    assert read_header(tmp_path / "killed.ckpt.state")["step"] == 13
+    resumed = run(tmp_path / "killed.ckpt")
+    assert torch.equal(weights(resumed), weights(whole))
+    assert not (tmp_path / "killed.ckpt.state").exists()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "killed.ckpt.metrics.jsonl").read_text().splitlines()]
+    assert steps == [23]
+
+
+def test_periodic_states_survive_a_kill_without_warning(tmp_path, monkeypatch):
+    """A kill that nothing can catch: what is on disk is the last periodic state, and going on from it is exact."""
+    flow = lambda: __import__("diamond").Flow(ResidualMLP((2,), width=16, depth=1))  # noqa: E731
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first, second = flow(), flow()
+    second.load_state_dict(first.state_dict())
+    from distill.batches import Batches
+
+    plan, data = Schedule(steps=20, batch=8), Batches(mixture())
+    train(first, FlowObjective(), data, plan, progress=False)
+    call, count = FlowObjective.__call__, 0
+
+    def dies(self, *arguments):
+        nonlocal count
+        count += 1
+        if count == 18:
+            raise Killed
+        return call(self, *arguments)
+
+    monkeypatch.setattr(FlowObjective, "__call__", dies)
+    out = tmp_path / "flow.ckpt"
+    with pytest.raises(Killed):
+        train(second, FlowObjective(), data, plan, out=out, save_every=7, progress=False)
+    assert read_header(f"{out}.state")["step"] == 14
+    train(second, FlowObjective(), data, plan, out=out, progress=False)
+    assert torch.equal(weights(first), weights(second))
+
+
+def test_other_settings_do_not_resume(tmp_path, monkeypatch):
+    def stops(self, *arguments):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "map.ckpt"
+    with monkeypatch.context() as patch:
+        patch.setattr(MapObjective, "__call__", stops)
+        with pytest.raises(KeyboardInterrupt):
+            distill.distill(mixture(), net=small_net(), steps=5, batch=8, out=out, progress=False)
+    with pytest.raises(ValueError, match="expected .*'batch': 9"):
+        distill.distill(mixture(), net=small_net(), steps=5, batch=9, out=out, progress=False)
+
+
+def test_training_leaves_the_global_random_state_alone():
+    before = torch.get_rng_state()
+    one = distill.distill(mixture(), steps=3, batch=8, progress=False, seed=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(7)  # nor does it depend on it
+    two = distill.distill(mixture(), steps=3, batch=8, progress=False, seed=4)
+    other = distill.distill(mixture(), steps=3, batch=8, progress=False, seed=5)
+    assert torch.equal(weights(one), weights(two)) and not torch.equal(weights(one), weights(other))
+
+
+def test_the_teacher_is_left_as_it_was():
+    flow = distill.train_flow(mixture(), ResidualMLP((2,), width=16, depth=1), steps=2, batch=8, progress=False)
+    before = weights(flow).clone()
+    distill.distill(flow, mixture(), steps=3, batch=8, progress=False)
+    assert torch.equal(weights(flow), before)
+    assert all(p.requires_grad for p in flow.parameters())
+
+
+def test_the_average_follows_its_recursion():
+    """With a decay of (1 + k) / (10 + k) while that is below `ema`."""
+    from distill.trainer import _ema
+
+    average, update = torch.zeros(1), _ema(0.5)
+    expected = 0.0
+    for k in range(30):
+        value = torch.tensor([float(k)])
+        update([average], [value], k)
+        kept = min(0.5, (1 + k) / (10 + k))
+        expected = kept * expected + (1 - kept) * k
+    assert float(average) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run():
+    data = torch.full((4, 2), 1e30)
+    with pytest.raises(FloatingPointError, match="step"):
+        distill.train_flow(data, ResidualMLP((2,), width=8, depth=1), steps=3, batch=4, progress=False)
+
+
+@pytest.mark.parametrize(
+    "change, name",
+    [
+        ({"steps": 0}, "steps"), ({"batch": 0}, "batch"), ({"learning_rate": 0.0}, "learning_rate"),
+        ({"ema": 1.0}, "ema"), ({"warmup": -1}, "warmup"), ({"clip": 0.0}, "clip"),
+    ],
+)  # fmt: skip
+def test_bad_schedules_are_refused(change, name):
+    with pytest.raises(ValueError, match=name):
+        Schedule(**{"steps": 10, **change})
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (torch.full((3, 2), torch.nan), "finite"),
+        (torch.zeros(0, 2), "no samples"),
+        (torch.zeros(3, 2, dtype=torch.long), "floating"),
+        ([1.0, 2.0], "list"),
+        (torch.zeros(3, 5), "expected the model's"),
+    ],
+)
+def test_bad_data_are_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        distill.distill(mixture(), data, steps=2, batch=4, progress=False)
+
+
+def test_a_map_is_no_teacher():
+    student = distill.distill(mixture(), steps=2, batch=4, progress=False)
+    with pytest.raises(ValueError, match="teacher: got a DiamondMap"):
+        distill.distill(student, mixture(), steps=2, batch=4, progress=False)
