@@ -18,8 +18,9 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 demo: install
 	$(BIN)/diamond demo --out out/demo
 
+# one thread a process: several processes with several threads each wait for one another
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: install
 	$(BIN)/ruff check .

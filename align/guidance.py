@@ -122,7 +122,14 @@ def guide(
         reward_calls=scorer.calls // batch,
         method="guide",
         law=_law(estimator, scale, mc),
-        settings={"particles": particles, "steps": len(grid) - 1, "mc": mc, "estimator": estimator, "scale": scale, "eta": eta},
+        settings={
+            "particles": particles,
+            "steps": len(grid) - 1,
+            "mc": mc,
+            "estimator": estimator,
+            "scale": scale,
+            "eta": eta,
+        },
         **population.cost(),
     )
 

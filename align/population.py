@@ -34,15 +34,17 @@ def row_slices(rows: int, chunk: int | None) -> Iterator[slice]:
 
 def posterior_blocks(
     model: PosteriorSampler, x_t: Tensor, t: Tensor, mc: int, cond: Any, generator: Generator, chunk: int | None
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yields `(rows, z)` with posterior draws `z` `(n, b, *event)` of the rows `rows` of `x_t`, `n * b <= chunk`, until
-    each of the `(B, *event)` rows has had `mc` draws. The noise is the same for every `chunk`."""
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yields `(rows, x, z)` with posterior draws `z` `(n, b, *event)` of the rows `x` of `x_t`, `n * b <= chunk`, until
+    each of the `(B, *event)` rows has had `mc` draws. The noise is the same for every `chunk`. Where gradients are
+    enabled, `x` is a leaf of its own."""
     rows = len(x_t)
     at_once = rows if chunk is None else min(chunk, rows)
     for first in range(0, mc, TILE):
         tile = min(TILE, mc - first)
         if chunk is None:
-            yield slice(0, rows), model.posterior(x_t, t, tile, cond=cond, generator=generator)
+            x = x_t.detach().requires_grad_(torch.is_grad_enabled())
+            yield slice(0, rows), x, model.posterior(x, t, tile, cond=cond, generator=generator)
             continue
         source = SlicedNoise(generator, rows, tile)  # type: ignore[arg-type]
         step = max(1, chunk // rows)
@@ -50,7 +52,8 @@ def posterior_blocks(
             for draws in row_slices(tile, step):
                 noise = source.part(part, draws)
                 n = draws.stop - draws.start
-                yield part, model.posterior(x_t[part], t[part], n, cond=slice_cond(cond, part), generator=noise)
+                x = x_t[part].detach().requires_grad_(torch.is_grad_enabled())
+                yield part, x, model.posterior(x, t[part], n, cond=slice_cond(cond, part), generator=noise)
 
 
 class Population:
@@ -84,7 +87,9 @@ class Population:
         self.model, self.chunk = model, None if chunk is None else check_positive("chunk", chunk)
         self.batch, self.size = check_positive("batch", batch), size
         if isinstance(generator, Sequence) and len(generator) != batch:
-            raise ValueError(f"generator: got {len(generator)} generators, expected one, or one for each of {batch} populations")
+            raise ValueError(
+                f"generator: got {len(generator)} generators, expected one, or one for each of {batch} populations"
+            )
         self.generator = fresh_generator() if generator is None else generator
         _check_cond(cond, batch)
         self.cond = repeat_cond(cond, size, interleave=True)

@@ -77,7 +77,9 @@ def checked_numbers(answer: Any, z: Tensor, name: str) -> Tensor:
     if answer.shape != z.shape[:1]:
         raise ValueError(f"{name}: it returned shape {tuple(answer.shape)}, {expected}")
     if answer.device != z.device:
-        raise ValueError(f"{name}: it returned a tensor on {answer.device}, expected one on {z.device}, with the samples")
+        raise ValueError(
+            f"{name}: it returned a tensor on {answer.device}, expected one on {z.device}, with the samples"
+        )
     if answer.is_complex():
         raise ValueError(f"{name}: it returned {answer.dtype}, expected real numbers")
     answer = answer.to(torch.float64 if z.dtype == torch.float64 else torch.float32)

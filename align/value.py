@@ -74,7 +74,7 @@ def value(
     t = as_times(t, x_t)
     check_positive("mc", mc)
     total = x_t.new_full((len(x_t),), -torch.inf, dtype=_reward_dtype(x_t))
-    for rows, z in posterior_blocks(model, x_t, t, mc, cond, _source(generator), chunk):
+    for rows, _, z in posterior_blocks(model, x_t, t, mc, cond, _source(generator), chunk):
         r = _score_draws(scorer, z, slice_cond(cond, rows))
         total[rows] = torch.logaddexp(total[rows], r.logsumexp(0))
     return total - math.log(mc)
@@ -134,7 +134,7 @@ def mean_shift(
     scorer = _scorer(reward, chunk)
     top, mass = _accumulators(x_t)
     weighted, plain = torch.zeros_like(x_t), torch.zeros_like(x_t)
-    for rows, z in posterior_blocks(model, x_t, t, mc, cond, _source(generator), chunk):
+    for rows, _, z in posterior_blocks(model, x_t, t, mc, cond, _source(generator), chunk):
         r = _score_draws(scorer, z, slice_cond(cond, rows))
         weights, decay = _advance(top, mass, rows, r)
         weighted[rows] = _scale(decay, weighted[rows]) + (_trail(weights, z) * z).sum(0)
@@ -147,14 +147,13 @@ def _reparam(model, scorer: Scorer, x_t: Tensor, t: Tensor, mc: int, cond, gener
     gradient = torch.zeros_like(x_t)
     with torch.enable_grad():
         # a leaf for each block: what one block built is freed before the next
-        leaf = x_t.detach().requires_grad_()
-        for rows, z in posterior_blocks(model, leaf, t, mc, cond, generator, chunk):
+        for rows, leaf, z in posterior_blocks(model, x_t, t, mc, cond, generator, chunk):
             r = _score_draws(scorer, z, slice_cond(cond, rows))
             _check_differentiable(r)
             weights, decay = _advance(top, mass, rows, r.detach())
             finite = torch.where(weights > 0, r, 0.0)  # -inf has weight zero, and no derivative
             (slope,) = torch.autograd.grad((weights * finite).sum(), leaf)
-            gradient[rows] = _scale(decay, gradient[rows]) + slope[rows]
+            gradient[rows] = _scale(decay, gradient[rows]) + slope
     return _scale(1 / mass, gradient, where=mass > 0, otherwise=torch.zeros_like(gradient))
 
 

@@ -57,7 +57,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Any:
             model = _build(header["kind"], header["config"], tensors).to(dtype)
         model.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path}: its tensors do not fit the {header.get('kind')} that its header describes") from error
+        raise ValueError(
+            f"{path}: its tensors do not fit the {header.get('kind')} that its header describes"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     model.metadata = header.get("metadata", {})
@@ -88,7 +90,9 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, draft, {"diamond": text})
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, draft, {"diamond": text}
+        )
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
@@ -125,7 +129,9 @@ def _describe(model: Model) -> dict[str, Any]:
         inner = {"kind": type(model.flow).__name__, "config": _describe(model.flow)}
         return {"flow": inner, "steps": model.steps, "solver": model.solver}
     if MODELS.get(type(model).__name__) is not type(model):
-        raise ValueError(f"model: got {type(model).__name__}, expected one of {', '.join(MODELS)}, GlassFlow, GaussianMixtureFlow")
+        raise ValueError(
+            f"model: got {type(model).__name__}, expected one of {', '.join(MODELS)}, GlassFlow, GaussianMixtureFlow"
+        )
     config = {
         "interpolant": _name_of(model),
         "event_shape": list(model.event_shape),

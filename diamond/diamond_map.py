@@ -71,9 +71,7 @@ class DiamondMap(Model):
 
     # ---------------------------------------------------------------- the map
 
-    def displace(
-        self, x_bar: Tensor, s: Tensor, r: Tensor, x_t: Tensor, t: Tensor, *, cond: Any = None
-    ) -> Tensor:
+    def displace(self, x_bar: Tensor, s: Tensor, r: Tensor, x_t: Tensor, t: Tensor, *, cond: Any = None) -> Tensor:
         """`X_{s,r}(x_bar | x_t, t)`, `(B, *event)`, without a check of the arguments; differentiable in all of them.
 
         Arguments:
@@ -90,7 +88,9 @@ class DiamondMap(Model):
         :meth:`displace`."""
         return (self._endpoint(x_bar, s, s, x_t, t, cond)[0] - x_bar) / per_sample(1 - s, x_bar)
 
-    def _endpoint(self, x_bar: Tensor, s: Tensor, r: Tensor, x_t: Tensor, t: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
+    def _endpoint(
+        self, x_bar: Tensor, s: Tensor, r: Tensor, x_t: Tensor, t: Tensor, cond: Any
+    ) -> tuple[Tensor, Tensor]:
         """The endpoint `Z` `(B, *event)` and the share `kappa` `(B,)` of the way to it."""
         self.nfe += len(x_bar)
         outer = self.interpolant.alpha(t), self.interpolant.sigma(t)

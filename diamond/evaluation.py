@@ -39,7 +39,9 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
         ValueError: the shapes differ, or there are fewer than two draws.
     """
     if x.shape != y.shape or len(x) < 2:
-        raise ValueError(f"x, y: got shapes {tuple(x.shape)} and {tuple(y.shape)}, expected equal ones with two draws or more")
+        raise ValueError(
+            f"x, y: got shapes {tuple(x.shape)} and {tuple(y.shape)}, expected equal ones with two draws or more"
+        )
     x, y = (draws.flatten(2).transpose(0, 1).double() for draws in (x, y))
 
     def mean_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -88,7 +90,9 @@ def glass_distances(
         shared = {} if exact else {"noise": start}
         truth = reference.posterior(x_t, t, draws, generator=generator, **shared)
         mine.append(energy_distance(model.posterior(x_t, t, draws, noise=start), truth))
-        theirs.append([energy_distance(GlassFlow(teacher, k).posterior(x_t, t, draws, noise=start), truth) for k in steps])
+        theirs.append(
+            [energy_distance(GlassFlow(teacher, k).posterior(x_t, t, draws, noise=start), truth) for k in steps]
+        )
     return {"map": torch.stack(mine), "glass": torch.stack([torch.stack(row) for row in theirs], dim=1)}
 
 
@@ -97,4 +101,6 @@ def equivalent_steps(distance: float, steps: Sequence[int], distances: Sequence[
     both logarithms, and no further than the first and last of `steps`."""
     logs = np.log(np.maximum(np.asarray(distances, dtype=float), 1e-12))
     order = np.argsort(logs)
-    return float(np.exp(np.interp(np.log(max(distance, 1e-12)), logs[order], np.log(np.asarray(steps, dtype=float))[order])))
+    return float(
+        np.exp(np.interp(np.log(max(distance, 1e-12)), logs[order], np.log(np.asarray(steps, dtype=float))[order]))
+    )

@@ -139,7 +139,9 @@ class Flow(Model):
             integrate = SOLVERS[check_choice("solver", solver, SOLVERS)]
             return integrate(lambda x, t: self.velocity(x, t, cond=cond), x, times)
         if solver != "euler":
-            raise ValueError(f"solver: got {solver!r} with eta={eta}, expected 'euler', the ancestral sampler's only one")
+            raise ValueError(
+                f"solver: got {solver!r} with eta={eta}, expected 'euler', the ancestral sampler's only one"
+            )
         for t, t_next in zip(times[:-1].expand(n, -1).unbind(1), times[1:].expand(n, -1).unbind(1), strict=True):
             noise = normal(x.shape, generator, device=x.device, dtype=x.dtype)
             rho = (1 - eta**2 * (1 - ddpm_correlation(self.interpolant, t, t_next).square())).sqrt()

@@ -134,7 +134,9 @@ class GaussianMixtureFlow(Model):
         if self.isotropic:
             full = full[:, None, None] * torch.eye(size, dtype=full.dtype, device=full.device)
         centred = self.means - self.mean()
-        return torch.einsum("k,kde->de", self.weights, full) + torch.einsum("k,kd,ke->de", self.weights, centred, centred)
+        return torch.einsum("k,kde->de", self.weights, full) + torch.einsum(
+            "k,kd,ke->de", self.weights, centred, centred
+        )
 
     # ---------------------------------------------------------------- what a noisy look tells
 
@@ -220,7 +222,9 @@ class GaussianMixtureFlow(Model):
 
     def _components(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`log w_k N(u_k; 0, V_k)` `(B, K)`, `u_k` and `V_k` `(B, K, D)`."""
-        alpha, sigma = (scale.to(x.dtype)[:, None, None] for scale in (self.interpolant.alpha(t), self.interpolant.sigma(t)))
+        alpha, sigma = (
+            scale.to(x.dtype)[:, None, None] for scale in (self.interpolant.alpha(t), self.interpolant.sigma(t))
+        )
         # at t = 1 a component without width is the limit of a narrow one
         variances = (alpha.square() * self._eigenvalues + sigma.square()).clamp_min(1e-30)
         rotated = self._rotate(x[:, None] - alpha * self.means)
@@ -231,7 +235,9 @@ class GaussianMixtureFlow(Model):
         check_state(x, self.event_shape)
         t = as_times(t, x)
         log_joint, rotated, variances = self._components(x, t)
-        alpha, sigma = (scale.to(x.dtype)[:, None, None] for scale in (self.interpolant.alpha(t), self.interpolant.sigma(t)))
+        alpha, sigma = (
+            scale.to(x.dtype)[:, None, None] for scale in (self.interpolant.alpha(t), self.interpolant.sigma(t))
+        )
         gain = self._eigenvalues / variances
         return Mixture(
             log_joint.log_softmax(-1), self._rotate(self.means) + alpha * gain * rotated, sigma.square() * gain
@@ -244,7 +250,9 @@ class GaussianMixtureFlow(Model):
         slope = self._rotate(linear.expand(len(self.weights), -1))
         shrink = 1 + precision * law.variances
         if not bool((shrink > 0).all()):
-            raise ValueError(f"precision: got {precision:g}, expected more than -1 over the largest variance, so that Z is finite")
+            raise ValueError(
+                f"precision: got {precision:g}, expected more than -1 over the largest variance, so that Z is finite"
+            )
         means = (law.means + law.variances * slope) / shrink
         exponent = law.means * slope + law.variances * slope.square() / 2 - precision * law.means.square() / 2
         log_z = (exponent / shrink - 0.5 * shrink.log()).sum(-1)

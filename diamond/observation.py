@@ -50,9 +50,7 @@ class Looks(NamedTuple):
         return per_sample(self.ancillary[0], x) * x + per_sample(self.ancillary[1], y) * y
 
 
-def combine_looks(
-    interpolant: Interpolant, x_scales: tuple[Tensor, Tensor], y_scales: tuple[Tensor, Tensor]
-) -> Looks:
+def combine_looks(interpolant: Interpolant, x_scales: tuple[Tensor, Tensor], y_scales: tuple[Tensor, Tensor]) -> Looks:
     """Combines a look with scales `(alpha, sigma)` = `x_scales` and one with `y_scales`, `(B,)` each.
 
     Computed in float64. Where both looks are pure noise, or both are clean, the first is taken for the statistic.
@@ -68,5 +66,8 @@ def combine_looks(
     alpha = interpolant.alpha(time)
     weights = torch.where(alike, 1.0, alpha * p * sigma_y / safe), alpha * q * sigma_x / safe
     # p / sigma_y and q / sigma_x without the quotient 0 / 0 where a look is clean
-    ancillary = alpha_y / safe, torch.where(alike, -1.0 / torch.where(alike & (both == 0), 1.0, sigma_y), -alpha_x / safe)
+    ancillary = (
+        alpha_y / safe,
+        torch.where(alike, -1.0 / torch.where(alike & (both == 0), 1.0, sigma_y), -alpha_x / safe),
+    )
     return Looks(time, weights, ancillary)

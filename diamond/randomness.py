@@ -50,7 +50,9 @@ class SlicedNoise:
         part = self._kept[self._requests][tuple(self._part[i] for i in sliced)]
         self._requests += 1
         if part.shape != shape:
-            raise ValueError(f"noise: asked for shape {tuple(shape)}, but this part of the call has {tuple(part.shape)}")
+            raise ValueError(
+                f"noise: asked for shape {tuple(shape)}, but this part of the call has {tuple(part.shape)}"
+            )
         return part
 
 

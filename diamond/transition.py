@@ -43,7 +43,9 @@ def ddpm_correlation(interpolant: Interpolant, t: Tensor, t_next: Tensor) -> Ten
     return rho.clamp_max(1)  # adjacent times may round to more
 
 
-def transition_scales(interpolant: Interpolant, t: Tensor, t_next: Tensor, rho: Tensor | float | None) -> TransitionScales:
+def transition_scales(
+    interpolant: Interpolant, t: Tensor, t_next: Tensor, rho: Tensor | float | None
+) -> TransitionScales:
     """The scales of the step from `t` to `t_next` `(B,)`, `t < t_next`; `rho = None` is DDPM's.
 
     Raises:
@@ -63,7 +65,13 @@ def transition_scales(interpolant: Interpolant, t: Tensor, t_next: Tensor, rho: 
 
 
 def gaussian_step(
-    interpolant: Interpolant, x_t: Tensor, z: Tensor, t: Tensor, t_next: Tensor, rho: Tensor | float | None, noise: Tensor
+    interpolant: Interpolant,
+    x_t: Tensor,
+    z: Tensor,
+    t: Tensor,
+    t_next: Tensor,
+    rho: Tensor | float | None,
+    noise: Tensor,
 ) -> Tensor:
     """A draw of `x_{t_next}` `(B, *event)` given `x_t`, `z` and standard normal `noise` of the same shape."""
     scales = transition_scales(interpolant, t, t_next, rho)

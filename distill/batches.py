@@ -33,7 +33,9 @@ class Batches:
             self.event_shape = data.event_shape
             return
         if not isinstance(data, (Tensor, Dataset)) or not hasattr(data, "__len__"):
-            raise ValueError(f"data: got {type(data).__name__}, expected a tensor (N, *event) or a map-style torch Dataset")
+            raise ValueError(
+                f"data: got {type(data).__name__}, expected a tensor (N, *event) or a map-style torch Dataset"
+            )
         if not len(data):  # type: ignore[arg-type]
             raise ValueError("data: got no samples, expected at least one")
         if isinstance(data, Tensor):

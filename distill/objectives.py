@@ -106,7 +106,9 @@ class MapObjective:
         grid = inner_grid(rows.stop, self.points, generator, z.device)
         return Prepared(problem, z, grid, trajectory(problem.rows(rows), noise_like(z[rows], generator), grid))
 
-    def __call__(self, model: DiamondMap | FlowMap, prepared: Prepared, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(
+        self, model: DiamondMap | FlowMap, prepared: Prepared, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         z, n, off = prepared.z, len(prepared.z), self._split(prepared.z)
         terms = {}
         if off:

@@ -29,7 +29,9 @@ class ClassifierLogProbability(RewardModule):
     def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         logits = self.classifier(z)
         if logits.ndim != 2 or len(logits) != len(z):
-            raise ValueError(f"classifier: it returned shape {tuple(logits.shape)}, expected logits ({len(z)}, classes)")
+            raise ValueError(
+                f"classifier: it returned shape {tuple(logits.shape)}, expected logits ({len(z)}, classes)"
+            )
         if self.label is not None:
             labels = torch.full((len(z),), self.label, device=z.device)
         elif cond is not None:

@@ -24,7 +24,9 @@ def distill(
     teacher: Annotated[Path, typer.Option(help="File of the flow model, as diamond train writes it.")],
     out: Annotated[Path, typer.Option(help="File to save the map in.")] = Path("diamond.ckpt"),
     data: DataName = None,
-    loss: Annotated[str, typer.Option(help="What holds off the diagonal: lsd (Lagrangian identity) or trajectory.")] = "lsd",
+    loss: Annotated[
+        str, typer.Option(help="What holds off the diagonal: lsd (Lagrangian identity) or trajectory.")
+    ] = "lsd",
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
     batch: Batch = 256,
     learning_rate: LearningRate = 2e-3,

@@ -27,7 +27,7 @@ def train(
     net: Annotated[str, typer.Option(help="Network: mlp or transformer.")] = "mlp",
     width: Annotated[int | None, typer.Option(help="Size of its layers.", show_default="256; transformer: 96")] = None,
     depth: Annotated[int | None, typer.Option(help="Number of its blocks.", show_default="3; transformer: 4")] = None,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 1500,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 1200,
     batch: Batch = 256,
     learning_rate: LearningRate = 1e-3,
     interpolant: Annotated[str, typer.Option(help="Path from noise to data: linear or cosine.")] = "linear",

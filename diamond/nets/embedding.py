@@ -67,5 +67,7 @@ class Conditioning(nn.Module):
         if cond is None:
             return torch.full((len(t),), self.classes, device=t.device, dtype=torch.long)
         if cond.shape != t.shape or cond.is_floating_point():
-            raise ValueError(f"cond: got {cond.dtype} {tuple(cond.shape)}, expected class labels ({len(t)},), whole numbers")
+            raise ValueError(
+                f"cond: got {cond.dtype} {tuple(cond.shape)}, expected class labels ({len(t)},), whole numbers"
+            )
         return cond.long()

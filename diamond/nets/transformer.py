@@ -49,7 +49,9 @@ class Transformer(Network):
     ) -> None:
         super().__init__()
         if len(event_shape) != 3 or event_shape[1] % patch or event_shape[2] % patch:
-            raise ValueError(f"event_shape: got {tuple(event_shape)}, expected (C, H, W) with H, W multiples of patch={patch}")
+            raise ValueError(
+                f"event_shape: got {tuple(event_shape)}, expected (C, H, W) with H, W multiples of patch={patch}"
+            )
         if width % heads:
             raise ValueError(f"heads: got {heads}, expected a divisor of width={width}")
         self.config = {
@@ -113,7 +115,9 @@ class _Block(nn.Module):
         self.modulate = nn.Linear(width, 6 * width)
         self.mix = nn.Linear(width, 3 * width)
         self.merge = nn.Linear(width, width)
-        self.perceptron = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
+        self.perceptron = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
+        )
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
 

@@ -5,9 +5,10 @@ Let the data have mean :math:`m` and covariance :math:`Q \Lambda Q^T`. Were they
 .. math:: D^{lin}_t(x) = m + Q \, \frac{\alpha_t \Lambda}{\alpha_t^2 \Lambda + \sigma_t^2} \, Q^T (x - \alpha_t m),
           \qquad \text{with variances left} \quad P_t = \frac{\sigma_t^2 \Lambda}{\alpha_t^2 \Lambda + \sigma_t^2} .
 
-The wrapped network supplies the rest, with inputs and outputs of unit scale in every direction at every time:
+The wrapped network supplies the rest, its inputs and outputs of unit scale in every direction at every time:
 
-.. math:: D_t(x) = D^{lin}_t(x) + Q \, P_t^{1/2} \, F\!\left((\alpha_t^2 \Lambda + \sigma_t^2)^{-1/2} Q^T (x - \alpha_t m), t\right).
+.. math:: D_t(x) = D^{lin}_t(x) + Q P_t^{1/2} F(y, t), \qquad
+          y = (\alpha_t^2 \Lambda + \sigma_t^2)^{-1/2} Q^T (x - \alpha_t m).
 
 Thus directions in which the data hardly vary (a dark border) cost it nothing, and late times, at which the posterior is
 narrow, no precision. This is the preconditioning of EDM with a full covariance in place of one standard deviation.

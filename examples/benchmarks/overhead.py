@@ -9,12 +9,15 @@ many calls, those of a pair in turn.
 """
 
 import argparse
+import functools
 import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
+
+from pathlib import Path
 
 import torch
 
@@ -32,7 +35,7 @@ def networks(generator: torch.Generator) -> dict[str, torch.nn.Module]:
     return {
         "perceptron, 256 wide, whitened": grow(Whitened(ResidualMLP((64,)), EVENT, data=data), 1, 3),
         "transformer, 96 wide": grow(Transformer(EVENT), 1, 3),
-        "transformer, 192 wide": grow(Transformer(EVENT, width=192, depth=6), 1, 3),
+        "transformer, 192 wide": grow(Transformer(EVENT, width=192), 1, 3),
     }
 
 
@@ -56,10 +59,10 @@ def posterior_overhead(rounds: int) -> None:
     for name, net in networks(generator).items():
         model = diamond.DiamondMap(net, event_shape=EVENT).eval()
         x, t = torch.randn(256, *EVENT, generator=generator), torch.rand(256, generator=generator)
-        zeros, ones = torch.zeros(256), torch.ones(256)
+        times = torch.zeros(256), torch.ones(256), t
         bare, ours = alternate(
-            lambda net=net: net(x, t, None, states=(x,), times=(zeros, ones, t)),
-            lambda model=model: model.posterior(x, t, generator=generator),
+            functools.partial(net, x, t, None, states=(x,), times=times),
+            functools.partial(model.posterior, x, t, generator=generator),
             rounds,
         )
         print(f"  {name:32s} bare {bare * 1e3:7.2f} ms   posterior {ours * 1e3:7.2f} ms   ratio {ours / bare:.3f}")
@@ -93,24 +96,27 @@ def smc_overhead(rounds: int) -> None:
 
 
 def memory(mc: int, chunk: int | None) -> None:
-    """One call of `value_gradient`, in a process of its own, and by how much it raised the peak."""
-    import resource
+    """One call of `value_gradient`, in a process of its own, and by how much it raised the peak (Linux)."""
+
+    def peak() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
     generator = torch.Generator().manual_seed(0)
-    net = grow(Transformer(EVENT, width=192, depth=6), 1, 3)
-    model = diamond.DiamondMap(net, event_shape=EVENT).eval()
-    x = torch.randn(16, *EVENT, generator=generator)
+    model = diamond.DiamondMap(grow(Transformer(EVENT), 1, 3), event_shape=EVENT).eval()
+    x = torch.randn(8, *EVENT, generator=generator)
     align.value_gradient(model, align.rewards.Symmetry(), x[:2], 0.5, 2, generator=generator)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is held now
+    before = peak()
     align.value_gradient(model, align.rewards.Symmetry(), x, 0.5, mc, generator=generator, chunk=chunk)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print((peak() - before) / 1024)
 
 
 def memory_growth() -> None:
-    print("\nalign.value_gradient, 16 states: growth of the peak resident memory in MiB by the number of draws")
-    for chunk in (None, 32):
+    print("\nalign.value_gradient, 8 states: growth of the peak resident memory in MiB by the number of draws")
+    for chunk in (None, 16):
         figures = []
-        for mc in (2, 16, 128, 512):
+        for mc in (2, 16, 64, 256):
             command = [sys.executable, __file__, "--memory", str(mc), "--chunk", str(chunk or 0)]
             environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
             answer = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)

@@ -159,9 +159,7 @@ def test_without_scale_it_is_the_base_sampler(estimator, eta, case_a, mild, seed
 def test_eta_is_the_share_of_fresh_noise(eta, normal_law, mild, seeded, check_mean):
     """After one step from pure noise, of which DDPM keeps nothing: what is left of it is `sqrt(1 - eta^2)`."""
     model, seen = normal_law([0.5, -0.3], [[0.8, 0.3], [0.3, 0.5]]), []
-    align.guide(
-        model, mild, 5000, 2, estimator="plugin", scale=0.0, eta=eta, callback=seen.append, generator=seeded()
-    )
+    align.guide(model, mild, 5000, 2, estimator="plugin", scale=0.0, eta=eta, callback=seen.append, generator=seeded())
     before, after = model.prior(5000, generator=seeded()), seen[0].samples[0]
     noise = (after - 0.5 * model.mean()) / 0.5
     check_mean(noise * before, torch.full((2,), (1 - eta**2) ** 0.5, dtype=torch.float64), limit=4)
@@ -261,9 +259,7 @@ def test_black_box_rewards_guide_by_their_scores(case_a, mild, seeded):
     def black_box(z):
         return torch.tensor([float(line) for line in io.StringIO("\n".join(map(str, mild(z).tolist())))], dtype=z.dtype)
 
-    black, white = (
-        align.guide(case_a, r, 20, 6, 5, estimator="score", generator=seeded()) for r in (black_box, mild)
-    )
+    black, white = (align.guide(case_a, r, 20, 6, 5, estimator="score", generator=seeded()) for r in (black_box, mild))
     assert torch.allclose(black.samples, white.samples, rtol=1e-10)
     for estimator in ("reparam", "plugin"):
         with pytest.raises(ValueError, match="^reward: .*for a black-box reward take estimator='score'"):

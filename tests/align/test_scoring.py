@@ -156,6 +156,7 @@ def test_conditioning_may_be_a_nest_of_tensors(algorithm, tiny_flow, family):
 
 def unpacking(model):
     """The same model, for conditioning that comes inside a dictionary of lists."""
+
     class Nested(torch.nn.Module):
         event_shape = (2,)
 

@@ -338,9 +338,7 @@ def test_callbacks_see_every_step_and_change_nothing(case_a, mild):
 @pytest.mark.parametrize("chunk", [None, 5])
 def test_cost_is_counted_for_one_population(batch, chunk, tiny_flow, mild):
     particles, steps, mc, inner = 4, 5, 3, 2
-    out = align.smc(
-        GlassFlow(tiny_flow, steps=inner), mild, particles, steps, mc=mc, batch=batch, chunk=chunk
-    )
+    out = align.smc(GlassFlow(tiny_flow, steps=inner), mild, particles, steps, mc=mc, batch=batch, chunk=chunk)
     assert out.nfe == particles * inner * (steps + mc * (steps - 1))
     assert out.reward_calls == particles * (mc * (steps - 1) + 1)
     assert out.nfe_backward == 0

@@ -45,7 +45,7 @@ def awake(net, dtype=torch.float64):
 @pytest.fixture
 def sown():
     """Weights are the same in every test, and the global random state stays as it is."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
 
@@ -336,3 +336,25 @@ def test_whitened_correction_moves_the_denoiser_by_posterior_deviations(path, se
     white = (x - alpha * net.mean) @ net.basis / total.sqrt()
     correction = (sigma * (net.variances / total).sqrt() * net.net(white, t)) @ net.basis.T
     torch.testing.assert_close(path.denoiser_from_velocity(x, t, net(x, t)), plain + correction, rtol=0, atol=1e-6)
+
+
+def test_whitened_network_sees_states_in_its_own_basis(seeded):
+    """Noise is rotated as the state is, and not rescaled: it is white in every basis."""
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, x, t, cond, states, times):
+            seen.append((x, states, times))
+            return x
+
+    data = torch.randn(500, 3, generator=seeded()) @ torch.tensor([[1.0, 0, 0], [0.5, 0.2, 0], [0, 0.1, 2.0]])
+    net = Whitened(Spy(), (3, 1), data=data.unsqueeze(-1)).double()
+    x, one, other = torch.randn(3, 4, 3, 1, dtype=torch.float64, generator=seeded(1))
+    t, r = torch.rand(2, 4, dtype=torch.float64, generator=seeded(2))
+    net(x, t, None, (one, other), (r,))
+    white, states, times = seen[0]
+    scale = (t[:, None] ** 2 * net.variances + (1 - t[:, None]) ** 2).sqrt()
+    torch.testing.assert_close(white * scale @ net.basis.T + t[:, None] * net.mean, x[..., 0], rtol=0, atol=1e-5)
+    for state, rotated in zip((one, other), states, strict=True):
+        torch.testing.assert_close(rotated @ net.basis.T, state[..., 0], rtol=0, atol=1e-5)
+    assert times[0] is r

@@ -92,8 +92,13 @@ def follow_ess(cast: Cast, task: Task, settings: Settings) -> dict[str, Any]:
             how = {"mc": look} if isinstance(look, int) else {"value": look(cast, reward)}
             results.append(
                 align.smc(
-                    cast.map, reward, settings.ess_particles, times=WALK_TIMES, batch=task.populations,
-                    generator=cast.generator("ess", task.name, target), **how,  # type: ignore[arg-type]
+                    cast.map,
+                    reward,
+                    settings.ess_particles,
+                    times=WALK_TIMES,
+                    batch=task.populations,
+                    generator=cast.generator("ess", task.name, target),
+                    **how,  # type: ignore[arg-type]
                 )  # fmt: skip
             )
         shares = torch.cat([result.ess for result in results], dim=1) / settings.ess_particles
@@ -131,17 +136,25 @@ def _methods(cast: Cast, task: Task, budget: int) -> Iterator[tuple[str, Run]]:
     """The methods that choose, each spending `budget` on the Diamond Map."""
     model, batch = cast.map, task.populations
     walkers, guided = budget // WALK_COST, budget // GUIDE_COST
-    yield "best-of-N", lambda reward, generator: align.best_of_n(
-        model, reward, budget, batch=batch, generator=generator
+    yield (
+        "best-of-N",
+        lambda reward, generator: align.best_of_n(model, reward, budget, batch=batch, generator=generator),
     )
-    yield "search", lambda reward, generator: align.search(
-        model, reward, walkers // BRANCH, BRANCH, times=WALK_TIMES, mc=WALK_MC, batch=batch, generator=generator
+    yield (
+        "search",
+        lambda reward, generator: align.search(
+            model, reward, walkers // BRANCH, BRANCH, times=WALK_TIMES, mc=WALK_MC, batch=batch, generator=generator
+        ),
     )
-    yield "SMC", lambda reward, generator: align.smc(
-        model, reward, walkers, times=WALK_TIMES, mc=WALK_MC, batch=batch, generator=generator
+    yield (
+        "SMC",
+        lambda reward, generator: align.smc(
+            model, reward, walkers, times=WALK_TIMES, mc=WALK_MC, batch=batch, generator=generator
+        ),
     )
-    yield "guidance", lambda reward, generator: align.guide(
-        model, reward, guided, batch=batch, generator=generator, **task.guidance
+    yield (
+        "guidance",
+        lambda reward, generator: align.guide(model, reward, guided, batch=batch, generator=generator, **task.guidance),
     )
 
 
@@ -149,16 +162,30 @@ def _rivals(cast: Cast, task: Task, budget: int) -> Iterator[tuple[str, Run]]:
     """The same budget without a Diamond Map: on the teacher's GLASS flow, and on plug-in gradients."""
     glass, batch = GlassFlow(cast.teacher, GLASS_STEPS), task.populations
     walkers = max(1, budget // (WALK_COST * GLASS_STEPS))
-    yield RIVALS[0], lambda reward, generator: align.best_of_n(
-        glass, reward, budget // GLASS_STEPS, batch=batch, generator=generator
+    yield (
+        RIVALS[0],
+        lambda reward, generator: align.best_of_n(
+            glass, reward, budget // GLASS_STEPS, batch=batch, generator=generator
+        ),
     )
-    yield RIVALS[1], lambda reward, generator: align.smc(
-        glass, reward, walkers, times=WALK_TIMES, mc=WALK_MC, batch=batch, generator=generator
+    yield (
+        RIVALS[1],
+        lambda reward, generator: align.smc(
+            glass, reward, walkers, times=WALK_TIMES, mc=WALK_MC, batch=batch, generator=generator
+        ),
     )
     if task.plugin is not None:
         particles = budget // (2 * task.plugin["steps"])
-        yield RIVALS[2], lambda reward, generator: align.guide(
-            GlassFlow(cast.teacher, 1), reward, particles, batch=batch, generator=generator, **task.plugin  # type: ignore[arg-type]
+        yield (
+            RIVALS[2],
+            lambda reward, generator: align.guide(
+                GlassFlow(cast.teacher, 1),
+                reward,
+                particles,
+                batch=batch,
+                generator=generator,
+                **task.plugin,  # type: ignore[arg-type]
+            ),
         )
 
 

@@ -39,8 +39,8 @@ def introduction(report: dict[str, Any]) -> str:
             "look ahead, from any half-finished digit, in a single network call. Then three rewards ask for digits "
             "of their own, with no further training.</p>",
             f'<p class="facts">Seed {report["seed"]} \u00b7 {machine["cpus"]} CPUs, {machine["threads"]} threads, '
-            f'{machine["processor"]} \u00b7 torch {machine["torch"]}, Python {machine["python"]} \u00b7 '
-            f'{report["seconds"]["total"]:.0f} s from start to report</p>',
+            f"{machine['processor']} \u00b7 torch {machine['torch']}, Python {machine['python']} \u00b7 "
+            f"{report['seconds']['total']:.0f} s from start to report</p>",
             paragraphs(
                 quick,
                 "A flow model turns noise into pictures, in many small steps. Whoever wants to steer it, towards a "

@@ -23,7 +23,7 @@ def sheet(axes: Axes, digits: Tensor, columns: int) -> None:
     """Digits in rows of `columns`, without axes."""
     framed = torch.nn.functional.pad(digits.clamp(-1, 1), (0, 1, 0, 1), value=PAPER)
     grid = make_grid(framed, nrow=columns, padding=0)[0]
-    axes.imshow(grid[:-1, :-1], cmap="gray_r", vmin=PAPER, vmax=1, interpolation="nearest")
+    axes.imshow(grid[:-1, :-1].numpy(), cmap="gray_r", vmin=PAPER, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 

@@ -89,8 +89,7 @@ def _class_story(rows: dict[str, Any], report: dict[str, Any]) -> tuple[str, lis
         "unselected. Base sampling does not listen; the others should read 0 to 9.",
         [
             f"The judge sees the wanted digit in {percent(rows[BASE]['measures']['agrees']['mean'])} of the base "
-            "samples. "
-            + ease,
+            "samples. " + ease,
             "The next column looks at all that a population holds, not only its best, and there the methods part: "
             f"{ranked(by_weight)}. Search and guidance climb rather than sample, and all but best-of-N walk to their "
             "pictures in several steps, which draws cleaner digits than one call does.",

@@ -1,0 +1,117 @@
+"""Distillation against exact posteriors: a Gaussian, whose map is known pointwise, and a mixture in the plane."""
+
+import math
+
+import pytest
+import torch
+
+import align
+import distill
+
+from diamond.evaluation import energy_distance
+from diamond.glass import GlassFlow
+from diamond.mixture import GaussianMixtureFlow
+from diamond.nets import ResidualMLP
+
+TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+def test_a_distilled_gaussian_is_the_exact_map():
+    """For Gaussian data the map is known, noise by noise: `mean(x_t) + sd(x_t) eps`, and early stops are DDPM's kernel.
+
+    The network is not told that the data are Gaussian: a plain perceptron, without whitening.
+    """
+    mean, variance = torch.tensor([0.7, -0.3]), 0.4
+    exact = GaussianMixtureFlow(torch.ones(1), mean[None], torch.tensor([variance]))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = ResidualMLP((2,), width=64, depth=2, states=1, times=3)
+    model = distill.distill(exact, net=net, steps=800, batch=256, progress=False)
+    generator = torch.Generator().manual_seed(1)
+    for t in TIMES:
+        z = exact.sample(64, generator=generator)
+        x_t = exact.interpolant.interpolate(z, torch.randn(z.shape, generator=generator), torch.full((64,), t))
+        total = t**2 * variance + (1 - t) ** 2
+        spread = math.sqrt(variance * (1 - t) ** 2 / total)
+        noise = torch.randn(50, 64, 2, generator=generator)
+        expected = mean + t * variance / total * (x_t - t * mean) + spread * noise
+        error = (model.posterior(x_t, t, 50, noise=noise) - expected).detach().square().mean().sqrt()
+        assert float(error) < 0.15 * spread, (t, float(error) / spread)
+
+
+@pytest.fixture(scope="module")
+def plane():
+    exact = GaussianMixtureFlow(
+        torch.tensor([0.35, 0.65]), torch.tensor([[-1.5, 0.5], [1.0, -0.5]]), torch.tensor([0.16, 0.36])
+    )
+    return exact, distill.distill(exact, steps=1500, batch=256, progress=False)
+
+
+def test_one_call_is_closer_to_the_posterior_than_eight_glass_steps(plane):
+    """By the energy distance to exact posterior draws, on the same states and from the same noises."""
+    exact, model = plane
+    generator = torch.Generator().manual_seed(2)
+    mine, theirs = [], []
+    with torch.no_grad():
+        for t in TIMES:
+            z = exact.sample(24, generator=generator)
+            x_t = exact.interpolant.interpolate(z, torch.randn(z.shape, generator=generator), torch.full((24,), t))
+            noise = torch.randn(800, 24, 2, generator=generator)
+            truth = exact.posterior(x_t, t, 800, generator=generator)
+            mine.append(energy_distance(model.posterior(x_t, t, noise=noise, n=800), truth).mean())
+            theirs.append(energy_distance(GlassFlow(exact, 8).posterior(x_t, t, noise=noise, n=800), truth).mean())
+    assert sum(mine) < sum(theirs), (mine, theirs)
+
+
+def test_values_by_the_map_are_as_good_as_by_true_draws(plane):
+    """Root mean square error at equal `mc` within 10 % of that with exact posterior draws."""
+    exact, model = plane
+    generator = torch.Generator().manual_seed(3)
+    wanted, width = torch.tensor([-1.0, 0.0]), 0.5
+    reward = lambda z: -(z - wanted).square().sum(-1) / (2 * width)  # noqa: E731
+    errors = {"map": [], "exact": []}
+    for t in TIMES:
+        z = exact.sample(4000, generator=generator)
+        x_t = exact.interpolant.interpolate(z, torch.randn(z.shape, generator=generator), torch.full((4000,), t))
+        truth = exact.value(x_t, t, wanted / width, 1 / width) - wanted.square().sum() / (2 * width)
+        for name, sampler in (("map", model), ("exact", exact)):
+            estimate = align.value(sampler, reward, x_t, t, 16, generator=generator)
+            errors[name].append((estimate - truth).square())
+    mine, theirs = (float(torch.cat(errors[name]).mean().sqrt()) for name in ("map", "exact"))
+    assert mine < 1.1 * theirs, (mine, theirs)
+
+
+def test_early_stops_of_the_map_keep_the_marginals(plane):
+    """Eight DDPM transitions, a call each, end in the data: by the energy distance to fresh samples, below that between
+    the data and one of its components moved by a tenth."""
+    exact, model = plane
+    generator = torch.Generator().manual_seed(4)
+    drawn = model.sample(3000, 8, generator=generator)
+    data = exact.sample(3000, generator=generator)
+    distance = float(energy_distance(drawn[:, None], data[:, None]))
+    moved = float(
+        energy_distance(data[:, None] + torch.tensor([0.1, 0.0]), exact.sample(3000, generator=generator)[:, None])
+    )
+    assert distance < moved, (distance, moved)
+
+
+def test_a_distilled_flow_map_follows_the_ode():
+    exact = GaussianMixtureFlow(torch.ones(1), torch.tensor([[0.7, -0.3]]), torch.tensor([0.4]))
+    model = distill.distill_flow_map(exact, steps=600, batch=256, loss="trajectory", progress=False)
+    x = torch.randn(500, 2, generator=torch.Generator().manual_seed(5))
+    expected = exact.means + exact.covariances.sqrt() * x  # the affine map of a Gaussian's ODE, from 0 to 1
+    error = (model(x, 0.0, 1.0) - expected).detach().square().mean().sqrt()
+    assert float(error) < 0.05 * float(exact.covariances.sqrt()), float(error)
+
+
+def test_both_losses_agree_on_the_mixture(plane):
+    """The regression on trajectories has the same zero: its values are as good."""
+    exact, _ = plane
+    model = distill.distill(exact, loss="trajectory", steps=1200, batch=256, progress=False)
+    generator = torch.Generator().manual_seed(6)
+    x_t, noise = torch.randn(24, 2, generator=generator) * 0.7, torch.randn(800, 24, 2, generator=generator)
+    with torch.no_grad():
+        truth = exact.posterior(x_t, 0.4, 800, generator=generator)
+        mine = energy_distance(model.posterior(x_t, 0.4, 800, noise=noise), truth).mean()
+        theirs = energy_distance(GlassFlow(exact, 8).posterior(x_t, 0.4, 800, noise=noise), truth).mean()
+    assert mine < theirs, (mine, theirs)
