@@ -60,7 +60,8 @@ def smc(
 ) -> Alignment:
     """Weighted samples of `p(z) exp(r(z)) / Z`, and an unbiased estimate of `Z = E[exp r(z)]`.
 
-    The law is exact for a model whose transitions are; for a distilled map it is as exact as they are.
+    The law is exact for a model whose transitions are; for a distilled map it is as exact as they are. Unbiased is not
+    precise: where rewards reach far below zero and `mc` is small, the mean of `exp(log_z)` hangs on rare, large weights.
 
     Arguments:
         model: any posterior sampler.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from .diamond_map import DiamondMap
@@ -27,7 +27,7 @@ from .mixture import GaussianMixtureFlow
 from .model import Model
 from .nets import describe, make
 
-__all__ = ["load", "read_header", "read_tensors", "save", "write_tensors"]
+__all__ = ["describe_model", "load", "read_header", "read_tensors", "save", "write_tensors"]
 
 FORMAT = "diamond-maps/1"
 MODELS: dict[str, Any] = {kind.__name__: kind for kind in (Flow, FlowMap, DiamondMap)}
@@ -39,7 +39,7 @@ def save(model: Model, path: str | Path) -> None:
     Raises:
         ValueError: its network or interpolant is not one of this package, so that no file can describe it.
     """
-    header = {"kind": type(model).__name__, "config": _describe(model), "metadata": model.metadata}
+    header = {"kind": type(model).__name__, "config": describe_model(model), "metadata": model.metadata}
     write_tensors(Path(path), dict(model.state_dict()), header)
 
 
@@ -90,9 +90,8 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, draft, {"diamond": text}
-        )
+        stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        draft.write_bytes(serialize(stored, {"diamond": text}))  # a file of the user's usual permissions
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
@@ -122,11 +121,12 @@ def _read(path: str | Path, with_tensors: bool) -> tuple[dict[str, Tensor], dict
     return tensors, header
 
 
-def _describe(model: Model) -> dict[str, Any]:
+def describe_model(model: Model) -> dict[str, Any]:
+    """The configuration that makes `model` again, but for its tensors; errors as in :func:`save`."""
     if type(model) is GaussianMixtureFlow:
         return {"interpolant": _name_of(model)}
     if type(model) is GlassFlow:
-        inner = {"kind": type(model.flow).__name__, "config": _describe(model.flow)}
+        inner = {"kind": type(model.flow).__name__, "config": describe_model(model.flow)}
         return {"flow": inner, "steps": model.steps, "solver": model.solver}
     if MODELS.get(type(model).__name__) is not type(model):
         raise ValueError(

@@ -34,6 +34,10 @@ class Objective(Protocol):
     def reuse(self) -> int:
         """For how many steps one preparation serves."""
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run must have in common with one that it resumes, as JSON values."""
+
     def prepare(self, model: Any, z: Tensor, cond: Any, generator: torch.Generator) -> Any:
         """Whatever of a step does not depend on the student's weights."""
 
@@ -46,6 +50,10 @@ class FlowObjective:
     """Flow matching at uniform times."""
 
     reuse: int = 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"loss": "flow matching"}
 
     def prepare(self, model: Flow, z: Tensor, cond: Any, generator: torch.Generator) -> tuple[Tensor, Any]:
         return z, cond
@@ -97,6 +105,10 @@ class MapObjective:
             if not 0 <= share <= 1:
                 raise ValueError(f"{name}: got {share}, expected a share in [0, 1]")
         object.__setattr__(self, "reuse", 8 if self.loss == "trajectory" else 1)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("loss", "off_diagonal", "from_zero", "points")}
 
     def prepare(self, model: DiamondMap | FlowMap, z: Tensor, cond: Any, generator: torch.Generator) -> Prepared:
         problem = self._problem(model, z, cond, generator)

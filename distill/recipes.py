@@ -84,8 +84,6 @@ def train_flow(
         flow, FlowObjective(), batches, plan, out=out, resume=resume, progress=progress, description="train flow",
         accelerator=accelerator,
     )  # fmt: skip
-    if out is not None:
-        flow.save(out)
     return flow
 
 
@@ -186,8 +184,6 @@ def _distil(
     finally:
         for parameter, value in wanted.items():
             parameter.requires_grad_(value)
-    if out is not None:
-        model.save(out)
     return model
 
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import threading
 import time
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from diamond.checkpoint import read_tensors, write_tensors
+from diamond.checkpoint import describe_model, read_tensors, write_tensors
 from diamond.model import Model
 from diamond.validation import check_positive
 
@@ -105,8 +107,8 @@ def train(
         objective: gives the terms by name, scalars, whose sum is minimised: see :mod:`distill.objectives`.
         batches: where `z` and `cond` come from.
         schedule: how long and how fast.
-        out: the file the caller will save the model in. Beside it stand `NAME.metrics.jsonl`, one object a line, and
-            `NAME.state`, from which an interrupted run goes on; the latter is removed at the end.
+        out: the file to save the model in. Beside it stand `NAME.metrics.jsonl`, one object a line, and `NAME.state`,
+            from which an interrupted run goes on; the latter is removed when the model is saved.
         resume: whether to go on from a state file that is there.
         save_every, log_every: steps between two states, and between two lines of metrics.
         progress: whether to show a bar.
@@ -114,16 +116,20 @@ def train(
         accelerator: where and in which precision to train; made here by default.
 
     Raises:
-        ValueError: the state file belongs to other settings, or another network.
+        ValueError: the state file belongs to other settings, or another network; or no file can describe the model.
+        KeyboardInterrupt: at the end of the step in which Ctrl-C came, with a state saved.
         FloatingPointError: the loss is not finite; the last state is kept.
     """
+    if out is not None:
+        describe_model(model)  # refuses now what could not be saved then
     accelerator = accelerator or Accelerator()
     model.train()
     step_module = _Step(model, objective).to(accelerator.device)
     average = AveragedModel(model, multi_avg_fn=_ema(schedule.ema))
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     step_module, optimizer = accelerator.prepare(step_module, optimizer)
-    state = None if out is None else _StateFile(Path(f"{out}.state"), model, average, optimizer, schedule)
+    settings = {**asdict(schedule), "objective": objective.settings}
+    state = None if out is None else _StateFile(Path(f"{out}.state"), model, average, optimizer, settings)
     first = state.load() if state and resume else 0
     metrics = _Metrics(None if out is None else Path(f"{out}.metrics.jsonl"), first, accelerator.is_main_process)
     generator = torch.Generator(accelerator.device)
@@ -133,7 +139,7 @@ def train(
     )  # fmt: skip
     prepared, done = None, first
     try:
-        for step in range(first, schedule.steps):
+        for step in _until_interrupted(range(first, schedule.steps)):
             if prepared is None or step % objective.reuse == 0:
                 # seeded by the step that opens the block: a run resumed inside one prepares the same
                 opened = step - step % objective.reuse
@@ -166,10 +172,28 @@ def train(
         bar.close()
         metrics.close()
     model.load_state_dict(average.module.state_dict())
-    if state and accelerator.is_main_process:
-        state.path.unlink(missing_ok=True)
     model.nfe = 0
-    return model.eval()
+    model.eval()
+    if state and out is not None and accelerator.is_main_process:
+        model.save(out)
+        state.path.unlink(missing_ok=True)
+    return model
+
+
+def _until_interrupted(steps: range) -> Iterator[int]:
+    """The steps, with Ctrl-C held back until the one under way has ended: no half step is ever saved."""
+    if threading.current_thread() is not threading.main_thread():
+        yield from steps
+        return
+    came: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        for step in steps:
+            yield step
+            if came:
+                raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _seed(seed: int, step: int, process: int) -> int:
@@ -225,9 +249,9 @@ class _Metrics:
 class _StateFile:
     """Weights, their average and the optimiser's moments, in one safetensors file."""
 
-    def __init__(self, path: Path, model: Model, average: AveragedModel, optimizer: Any, schedule: Schedule) -> None:
+    def __init__(self, path: Path, model: Model, average: AveragedModel, optimizer: Any, settings: dict) -> None:
         self.path, self.model, self.average, self.optimizer = path, model, average, optimizer
-        self.settings = asdict(schedule)
+        self.settings = settings
 
     def save(self, step: int) -> None:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}

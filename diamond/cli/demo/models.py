@@ -99,7 +99,9 @@ def train_teacher(settings: Settings, out: Path, seed: int) -> Flow:
 def distil_map(teacher: Flow, settings: Settings, out: Path, seed: int) -> DiamondMap:
     """The Diamond Map of the teacher's GLASS flow, kept in `out/diamond.ckpt`."""
     images = load_data("digits").images
-    return distill.distill(teacher, images, steps=settings.map_steps, seed=seed, out=out / "diamond.ckpt")
+    return distill.distill(
+        teacher, images, loss="trajectory", steps=settings.map_steps, seed=seed, out=out / "diamond.ckpt"
+    )
 
 
 def assemble(teacher: Flow, diamond_map: DiamondMap, seed: int) -> Cast:

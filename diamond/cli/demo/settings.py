@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 __all__ = ["FULL", "MAP_STEPS", "QUICK", "TEACHER_STEPS", "Settings"]
 
-TEACHER_STEPS = 2500
-MAP_STEPS = 3000
+TEACHER_STEPS = 1200
+MAP_STEPS = 6000
 
 WALK_TIMES = (0.0, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)  # of search and SMC: two draws tell little of the value before 0.3
 WALK_STEPS, WALK_MC = len(WALK_TIMES) - 1, 2
