@@ -101,6 +101,14 @@ class DiamondMap(Model):
         velocity = self.net(statistic, time, cond, states=(noise,), times=(s, r, t))
         return self.interpolant.denoiser_from_velocity(statistic, time, velocity), share
 
+    def _from_noise(self, x_bar: Tensor, r: Tensor, x_t: Tensor, t: Tensor, cond: Any) -> Tensor:
+        """`X_{0,r}`, as :meth:`displace` gives it, without the algebra: at s = 0 the inner look holds no signal, so the
+        statistic is `x_t` itself and the ancillary noise is `-x_bar`."""
+        self.nfe += len(x_bar)
+        share = per_sample(r, x_bar)
+        velocity = self.net(x_t, t, cond, states=(-share * x_bar,), times=(torch.zeros_like(t), r, t))
+        return torch.lerp(x_bar, self.interpolant.denoiser_from_velocity(x_t, t, velocity), share)
+
     def forward(
         self,
         x_bar: Tensor,
@@ -151,7 +159,8 @@ class DiamondMap(Model):
         x_bar, x_t, t = noise.flatten(0, 1), fold_draws(x_t, n), fold_draws(t, n)
         for i in range(check_positive("steps", steps)):
             s, r = torch.full_like(t, i / steps), torch.full_like(t, (i + 1) / steps)
-            x_bar = self.displace(x_bar, s, r, x_t, t, cond=repeat_cond(cond, n))
+            part = repeat_cond(cond, n)
+            x_bar = self.displace(x_bar, s, r, x_t, t, cond=part) if i else self._from_noise(x_bar, r, x_t, t, part)
         return x_bar.reshape(shape)
 
     def transition(
@@ -190,7 +199,7 @@ class DiamondMap(Model):
     def _stop_early(self, x_t: Tensor, t: Tensor, t_next: Tensor, cond: Any, generator: Generator) -> Tensor:
         r = self.stopping_time(t, t_next)
         noise = normal(x_t.shape, generator, device=x_t.device, dtype=x_t.dtype)
-        x_bar = self.displace(noise, torch.zeros_like(t), r.to(t.dtype), x_t, t, cond=cond)
+        x_bar = self._from_noise(noise, r.to(t.dtype), x_t, t, cond)
         outer = self.interpolant.alpha(t), self.interpolant.sigma(t)
         return combine_looks(self.interpolant, outer, (r, 1 - r)).statistic(x_t, x_bar)
 

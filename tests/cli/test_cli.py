@@ -52,7 +52,7 @@ def test_training_leaves_a_model_and_its_metrics(chain):
     flow = package.load(glass)
     assert isinstance(flow, package.Flow) and flow.event_shape == (1, 8, 8)
     assert flow.metadata == {"data": "digits", "steps": 20, "seed": 0}
-    assert flow.net.config["width"] == 32 and flow.net.config["depth"] == 1
+    assert flow.net.net.config["width"] == 32 and flow.net.net.config["depth"] == 1
     rows = [json.loads(line) for line in (glass.parent / "glass.ckpt.metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 20
     assert not (glass.parent / "glass.ckpt.state").exists()
@@ -75,7 +75,7 @@ def test_training_says_where_its_outputs_are(diamond, here):
 def test_a_seed_fixes_the_weights(diamond, here):
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):
         diamond(f"train --width 8 --depth 1 --steps 2 --batch 4 --quiet --out {out} --seed {seed}")
-    first, second, other = (package.load(name).net.enter.weight for name in "abc")
+    first, second, other = (package.load(name).net.net.enter.weight for name in "abc")
     assert torch.equal(first, second) and not torch.equal(first, other)
 
 

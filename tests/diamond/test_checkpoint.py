@@ -8,7 +8,6 @@ import pytest
 import safetensors.torch
 import torch
 
-from diamond import checkpoint
 from diamond.checkpoint import load, read_header, read_tensors, write_tensors
 from diamond.diamond_map import DiamondMap
 from diamond.flow import Flow
@@ -337,11 +336,12 @@ def test_a_save_that_breaks_off_leaves_the_old_file_and_nothing_else(flow, monke
     flow.save(tmp_path / "flow")
     before = (tmp_path / "flow").read_bytes()
 
-    def broken(tensors, path, metadata):
-        pathlib.Path(path).write_bytes(b"half")
+    def broken(path, content):
+        with path.open("wb") as file:
+            file.write(content[:4])
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", broken)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", broken)
     for name in ("flow", "new"):
         with pytest.raises(OSError, match="no space left"):
             flow.save(tmp_path / name)

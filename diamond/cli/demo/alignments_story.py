@@ -14,7 +14,7 @@ __all__ = ["ess_story", "matched_cost", "rewards_story", "takeaways"]
 def matched_cost(report: dict[str, Any]) -> str:
     """What the methods are and what is held equal among them."""
     budget = report["settings"]["shown_budget"]
-    rows = report["figures"]["tasks"]["class"][str(budget)]
+    rows = _shown(report, "class")
     calls = joined(f"{name} {rows[name]['reward calls']}" for name in CHOOSING)
     return section(
         "Three wishes, four ways, one price",
@@ -89,6 +89,8 @@ def ess_story(report: dict[str, Any], png: bytes) -> str:
             deviation = run["log z deviation"]
             row += [number(run["ancestors"], 1), "\u2013" if deviation is None else number(deviation)]
     few, many, *_ = next(iter(figures.values()))
+    shares = [sum(sum(runs[name]["share"]) for runs in figures.values()) for name in (few, many)]
+    steadier = "more even" if shares[1] > 1.05 * shares[0] else "hardly more even"
     return section(
         "Weights that speak early",
         figure(
@@ -104,7 +106,7 @@ def ess_story(report: dict[str, Any], png: bytes) -> str:
             "(grey) no weight moves until the reward itself arrives at the last step, when it is too late to do "
             "anything but drop most particles: that is importance sampling.",
             f"Estimates from few draws ({few}) are noisy, and the noise looks like news: weights fall apart at the "
-            f"first steps already. With more draws ({many}) the weights are more even, at "
+            f"first steps already. With more draws ({many}) the weights are {steadier}, at "
             f"{count(_nfe(figures, many))} NFE instead of {count(_nfe(figures, few))}. All four give unbiased "
             "estimates of Z, the mean of exp(reward); what differs is how widely they scatter. The table has the "
             "standard deviation of log Z over populations (lower is better), and how many of the first states have "
@@ -112,6 +114,11 @@ def ess_story(report: dict[str, Any], png: bytes) -> str:
         ),
         table(heads, rows),
     )
+
+
+def _shown(report: dict[str, Any], task: str) -> dict[str, Any]:
+    """The rows of a task's table."""
+    return report["figures"]["tasks"][task][str(report["settings"]["shown_budget"])]
 
 
 def _nfe(figures: dict[str, Any], name: str) -> int:
@@ -133,6 +140,11 @@ def takeaways(report: dict[str, Any]) -> str:
             f"Highest reward for {LABELS[task]}: with {count(first)} NFE {joined(low)}; with {count(last)} "
             f"{joined(high)}."
         )
+    half = {name: row["measures"]["error of the mean"] for name, row in _shown(report, "inpainting").items()}
+    lines.append(
+        "Closest to the hidden halves of real digits, by the mean of a population, with and without the map: "
+        f"{joined(leaders(half, 'low'))}."
+    )
     lines.append(
         "A higher reward is not always a better picture. Score with something that did not steer, and look at the "
         "pictures."
