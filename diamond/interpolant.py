@@ -155,6 +155,9 @@ class Linear(Interpolant):
     def time_of(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         return alpha / (alpha + sigma)
 
+    def denoiser_from_velocity(self, x: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
+        return torch.addcmul(x, per_sample(1 - t, x), velocity)  # alpha' sigma - alpha sigma' = 1
+
 
 class Cosine(Interpolant):
     """`alpha = sin(pi t / 2)`, `sigma = cos(pi t / 2)`: the variance-preserving path."""
