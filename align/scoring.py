@@ -13,9 +13,23 @@ from torch import Tensor
 
 from diamond.model import slice_cond
 
-__all__ = ["Reward", "Scorer", "checked_numbers"]
+__all__ = ["Reward", "RewardFailure", "Scorer", "checked_numbers"]
 
 Reward = Callable[..., Any]  # reward(z) or reward(z, cond) -> (N,), larger is better
+
+
+class RewardFailure(RuntimeError):
+    """A reward that could not be had, an external judge that has gone away; what was finished is kept.
+
+    Attributes:
+        rewards: `(N,)` of the samples that were asked about, NaN where there was no answer.
+        samples: these samples, `(N, *event)`; added on the way out.
+    """
+
+    def __init__(self, message: str, rewards: Tensor) -> None:
+        super().__init__(message)
+        self.rewards = rewards
+        self.samples: Tensor | None = None
 
 
 class Scorer:
