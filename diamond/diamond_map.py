@@ -98,16 +98,22 @@ class DiamondMap(Model):
         statistic, time = looks.statistic(x_t, x_bar), looks.time.to(t.dtype)
         share = torch.where(s < 1, (r - s) / torch.where(s < 1, 1 - s, 1.0), 0.0)
         noise = per_sample(share, x_bar) * looks.noise(x_t, x_bar)
-        velocity = self.net(statistic, time, cond, states=(noise,), times=(s, r, t))
-        return self.interpolant.denoiser_from_velocity(statistic, time, velocity), share
+        return self._endpoint_at(statistic, time, noise, (s, r, t), cond), share
 
-    def _from_noise(self, x_bar: Tensor, r: Tensor, x_t: Tensor, t: Tensor, cond: Any) -> Tensor:
+    def _from_noise(self, noise: Tensor, r: Tensor | None, x_t: Tensor, t: Tensor, cond: Any) -> Tensor:
         """`X_{0,r}`, as :meth:`displace` gives it, without the algebra: at s = 0 the inner look holds no signal, so the
-        statistic is `x_t` itself and the ancillary noise is `-x_bar`."""
-        self.nfe += len(x_bar)
-        share = per_sample(r, x_bar)
-        velocity = self.net(x_t, t, cond, states=(-share * x_bar,), times=(torch.zeros_like(t), r, t))
-        return torch.lerp(x_bar, self.interpolant.denoiser_from_velocity(x_t, t, velocity), share)
+        statistic is `x_t` itself and the ancillary noise is `-noise`. `r = None` is 1, all the way to the endpoint."""
+        self.nfe += len(noise)
+        start = torch.zeros_like(t)
+        if r is None:
+            return self._endpoint_at(x_t, t, -noise, (start, torch.ones_like(t), t), cond)
+        share = per_sample(r, noise)
+        return torch.lerp(noise, self._endpoint_at(x_t, t, -share * noise, (start, r, t), cond), share)
+
+    def _endpoint_at(self, x: Tensor, time: Tensor, noise: Tensor, times: tuple[Tensor, ...], cond: Any) -> Tensor:
+        """The network's endpoint `Z` `(B, *event)` at the statistic `x` of effective `time`."""
+        velocity = self.net(x, time, cond, states=(noise,), times=times)
+        return self.interpolant.denoiser_from_velocity(x, time, velocity)
 
     def forward(
         self,
@@ -155,12 +161,15 @@ class DiamondMap(Model):
         shape = (check_positive("n", n), *x_t.shape)
         if noise is None:
             noise = normal(shape, generator, batch_axis=1, device=x_t.device, dtype=x_t.dtype)
-        check_noise(noise, shape)
-        x_bar, x_t, t = noise.flatten(0, 1), fold_draws(x_t, n), fold_draws(t, n)
-        for i in range(check_positive("steps", steps)):
+        else:
+            check_noise(noise, shape)
+        x_bar, x_t, t, cond = noise.flatten(0, 1), fold_draws(x_t, n), fold_draws(t, n), repeat_cond(cond, n)
+        if check_positive("steps", steps) == 1:
+            return self._from_noise(x_bar, None, x_t, t, cond).reshape(shape)
+        x_bar = self._from_noise(x_bar, torch.full_like(t, 1 / steps), x_t, t, cond)
+        for i in range(1, steps):
             s, r = torch.full_like(t, i / steps), torch.full_like(t, (i + 1) / steps)
-            part = repeat_cond(cond, n)
-            x_bar = self.displace(x_bar, s, r, x_t, t, cond=part) if i else self._from_noise(x_bar, r, x_t, t, part)
+            x_bar = self.displace(x_bar, s, r, x_t, t, cond=cond)
         return x_bar.reshape(shape)
 
     def transition(
@@ -190,18 +199,24 @@ class DiamondMap(Model):
     def stopping_time(self, t: Tensor, t_next: Tensor) -> Tensor:
         """The inner time `r*` `(B,)` at which `x_t` and the inner state are together worth a look at `t_next`:
         `1 / g(t_next) = 1 / g(t) + 1 / g_inner(r*)`, with the linear inner path."""
+        return self._stop(t, t_next)[0]
+
+    def _stop(self, t: Tensor, t_next: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The stopping time, and the weights of `x_t` and of the inner state in `x_{t_next}`, their sufficient
+        statistic there; each `(B,)`, float64. For `t < t_next` no quotient is 0 / 0."""
         t, t_next = t.double(), t_next.double()
-        alpha, sigma = self.interpolant.alpha(t), self.interpolant.sigma(t)
-        alpha_next, sigma_next = self.interpolant.alpha(t_next), self.interpolant.sigma(t_next)
+        path = self.interpolant
+        alpha, sigma, alpha_next, sigma_next = path.alpha(t), path.sigma(t), path.alpha(t_next), path.sigma(t_next)
         signal = ((alpha_next * sigma).square() - (alpha * sigma_next).square()).clamp_min(0).sqrt()
-        return signal / (signal + sigma * sigma_next)
+        total = signal + sigma * sigma_next
+        unit = alpha_next * sigma.square()
+        return signal / total, alpha * sigma_next.square() / unit, signal * total / unit
 
     def _stop_early(self, x_t: Tensor, t: Tensor, t_next: Tensor, cond: Any, generator: Generator) -> Tensor:
-        r = self.stopping_time(t, t_next)
+        r, outer, inner = self._stop(t, t_next)
         noise = normal(x_t.shape, generator, device=x_t.device, dtype=x_t.dtype)
         x_bar = self._from_noise(noise, r.to(t.dtype), x_t, t, cond)
-        outer = self.interpolant.alpha(t), self.interpolant.sigma(t)
-        return combine_looks(self.interpolant, outer, (r, 1 - r)).statistic(x_t, x_bar)
+        return torch.addcmul(per_sample(outer, x_t) * x_t, per_sample(inner, x_bar), x_bar)
 
     def denoise(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """`E[z | x_t]`, `(B, *event)`: the map's diagonal at s = 0, where the inner state is silent."""
@@ -209,8 +224,7 @@ class DiamondMap(Model):
         t = as_times(t, x_t)
         self.nfe += len(x_t)
         start = torch.zeros_like(t)
-        velocity = self.net(x_t, t, cond, states=(torch.zeros_like(x_t),), times=(start, start, t))
-        return self.interpolant.denoiser_from_velocity(x_t, t, velocity)
+        return self._endpoint_at(x_t, t, torch.zeros_like(x_t), (start, start, t), cond)
 
     def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """The velocity of the probability-flow ODE, `(B, *event)`."""

@@ -114,7 +114,7 @@ class Model(nn.Module, abc.ABC):
 
 def fold_draws(tensor: Tensor, n: int) -> Tensor:
     """`(B, ...)` repeated for `n` draws: `(n * B, ...)`, draw-major."""
-    return tensor.expand(n, *tensor.shape).reshape(n * tensor.shape[0], *tensor.shape[1:])
+    return tensor if n == 1 else tensor.expand(n, *tensor.shape).reshape(n * tensor.shape[0], *tensor.shape[1:])
 
 
 def map_cond(function: Callable[[Tensor], Tensor], cond: Any) -> Any:

@@ -43,14 +43,16 @@ def as_times(t: Tensor | float, x: Tensor, name: str = "t") -> Tensor:
     Raises:
         ValueError: the shape is neither () nor (B,), or a time lies outside [0, 1] or is no number.
     """
-    times = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
-    times = times.to(torch.promote_types(x.dtype, torch.float32)).to(x.device)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if not isinstance(t, Tensor):
+        t = torch.tensor(t, dtype=torch.float64)
+    times = t if t.dtype == dtype and t.device == x.device else t.to(x.device, dtype)
     if times.ndim > 1 or (times.ndim == 1 and len(times) != len(x)):
         raise ValueError(f"{name}: got shape {tuple(times.shape)}, expected one time or ({len(x)},) of them")
-    low, high = (float(end) for end in torch.aminmax(times.detach())) if times.numel() else (0.0, 1.0)
+    low, high = (end.item() for end in torch.aminmax(times)) if times.numel() else (0.0, 1.0)
     if not 0 <= low <= high <= 1:
         raise ValueError(f"{name}: got times from {low:g} to {high:g}, expected times in [0, 1]")
-    return times.expand(len(x))
+    return times if times.ndim else times.expand(len(x))
 
 
 def check_later(t: Tensor, t_next: Tensor, names: tuple[str, str] = ("t", "t_next")) -> None:

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 __all__ = ["Conditioning", "time_features"]
 
-FREQUENCIES = (1, 2, 4, 8)
-FEATURES = 1 + 2 * len(FREQUENCIES)
+FREQUENCIES = 4
+FEATURES = 1 + 2 * FREQUENCIES
 
 
 def time_features(t: Tensor, dtype: torch.dtype) -> Tensor:
-    """Features `(B, FEATURES)` of times `(B,)`, computed in the precision of `t`."""
-    ratio = torch.log((t + 0.02) / (1.02 - t)) / 4
-    angles = [math.pi * k * t for k in FREQUENCIES]
-    return torch.stack([ratio, *map(torch.cos, angles), *map(torch.sin, angles)], dim=-1).to(dtype)
+    """Features `(..., FEATURES)` of times `(...)`, computed in the precision of `t`."""
+    angles = math.pi * t.unsqueeze(-1) * torch.arange(FREQUENCIES, dtype=t.dtype, device=t.device).exp2()
+    ratio = torch.log((t + 0.02) / (1.02 - t)).unsqueeze(-1) / 4
+    return torch.cat([ratio, angles.cos(), angles.sin()], dim=-1).to(dtype)
 
 
 class Conditioning(nn.Module):
@@ -56,7 +56,7 @@ class Conditioning(nn.Module):
             raise ValueError(f"times: got {len(times)} times beside t, this network takes {self.times}")
         embedding = self.time(time_features(t, dtype))
         if times:
-            embedding = embedding + self.more(torch.cat([time_features(time, dtype) for time in times], dim=-1))
+            embedding = embedding + self.more(time_features(torch.stack(times, dim=-1), dtype).flatten(-2))
         if self.classes:
             return embedding + self.label(self._labels(t, cond))
         if cond is not None:
