@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checkpoint import load as load
+    from .degeneracy import DegenerateWeights as DegenerateWeights
     from .diamond_map import DiamondMap as DiamondMap
     from .flow import Flow as Flow
     from .flow_map import FlowMap as FlowMap
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
     from .interpolant import Linear as Linear
     from .mixture import GaussianMixtureFlow as GaussianMixtureFlow
     from .model import PosteriorSampler as PosteriorSampler
+    from .snr_choice import choose_snr as choose_snr
+    from .weighted_map import WeightedDiamondMap as WeightedDiamondMap
 
 __version__ = "0.1.0"
 
 _ROOMS = {
     "Cosine": "interpolant",
+    "DegenerateWeights": "degeneracy",
     "DiamondMap": "diamond_map",
     "Flow": "flow",
     "FlowMap": "flow_map",
@@ -32,6 +36,8 @@ _ROOMS = {
     "Interpolant": "interpolant",
     "Linear": "interpolant",
     "PosteriorSampler": "model",
+    "WeightedDiamondMap": "weighted_map",
+    "choose_snr": "snr_choice",
     "load": "checkpoint",
 }
 

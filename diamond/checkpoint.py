@@ -26,11 +26,13 @@ from .interpolant import interpolant_named
 from .mixture import GaussianMixtureFlow
 from .model import Model
 from .nets import describe, make
+from .weighted_map import WeightedDiamondMap
 
 __all__ = ["describe_model", "load", "read_header", "read_tensors", "save", "write_tensors"]
 
 FORMAT = "diamond-maps/1"
 MODELS: dict[str, Any] = {kind.__name__: kind for kind in (Flow, FlowMap, DiamondMap)}
+WEIGHTED = ("snr", "proposals", "quadrature")  # what a WeightedDiamondMap is made with, besides its flow map
 
 
 def save(model: Model, path: str | Path) -> None:
@@ -128,9 +130,13 @@ def describe_model(model: Model) -> dict[str, Any]:
     if type(model) is GlassFlow:
         inner = {"kind": type(model.flow).__name__, "config": describe_model(model.flow)}
         return {"flow": inner, "steps": model.steps, "solver": model.solver}
+    if type(model) is WeightedDiamondMap:
+        inner = {"kind": type(model.flow_map).__name__, "config": describe_model(model.flow_map)}
+        return {"flow_map": inner} | {name: getattr(model, name) for name in WEIGHTED}
     if MODELS.get(type(model).__name__) is not type(model):
         raise ValueError(
-            f"model: got {type(model).__name__}, expected one of {', '.join(MODELS)}, GlassFlow, GaussianMixtureFlow"
+            f"model: got {type(model).__name__}, expected one of {', '.join(MODELS)}, GlassFlow, GaussianMixtureFlow, "
+            "WeightedDiamondMap"
         )
     config = {
         "interpolant": _name_of(model),
@@ -154,6 +160,9 @@ def _build(kind: str, config: dict[str, Any], tensors: dict[str, Tensor], prefix
     if kind == "GlassFlow":
         inner = _build(config["flow"]["kind"], config["flow"]["config"], tensors, "flow." + prefix)
         return GlassFlow(inner, config["steps"], config["solver"])
+    if kind == "WeightedDiamondMap":
+        inner = _build(config["flow_map"]["kind"], config["flow_map"]["config"], tensors, prefix + "flow_map.")
+        return WeightedDiamondMap(inner, **{name: config[name] for name in WEIGHTED})
     place = interpolant_named(config["interpolant"]), tuple(config["event_shape"])
     net = make(config["net"])
     return Flow(net, *place, config["prediction"]) if kind == "Flow" else MODELS[kind](net, *place)

@@ -1,0 +1,50 @@
+r"""How many of a set of weighted draws are effective, and a warning where they are too few.
+
+Weights :math:`w_1 \dots w_n` are worth
+
+.. math:: \mathrm{ESS} = \Big(\sum_i w_i\Big)^2 \Big/ \sum_i w_i^2
+
+equal ones: n where all are equal, 1 where one outweighs the rest.
+
+References:
+    | Monte Carlo Strategies in Scientific Computing (Liu, 2001), section 2.5
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from torch import Tensor
+
+__all__ = ["DegenerateWeights", "effective_size", "warn_of_degeneracy"]
+
+LEAST_DRAWS, LEAST_SHARE = 8, 0.2
+
+
+class DegenerateWeights(UserWarning):
+    """Of 8 weighted draws or more, less than a fifth are effective in the median state: a few decide the estimate."""
+
+
+def effective_size(log_weights: Tensor) -> Tensor:
+    """The effective sample size over axis 0 of log-weights `(n, ...)`: `(...)`, from 1 to n."""
+    return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+
+
+def warn_of_degeneracy(log_weights: Tensor, snr: float, t: Tensor, stacklevel: int = 3) -> None:
+    """Warns, once, where the median effective size of log-weights `(n, ...)` is less than a fifth of 8 or more; `snr`
+    and the times `t` are what the message tells."""
+    n = len(log_weights)
+    if n < LEAST_DRAWS or not log_weights.numel():
+        return
+    size = float(effective_size(log_weights.detach()).median())
+    if size < LEAST_SHARE * n:
+        low, high = (float(end) for end in torch.aminmax(t.detach()))
+        when = f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
+        warnings.warn(
+            f"weights: the median effective sample size is {size:.2g} of {n} draws at snr={snr:g} and t={when}; "
+            "diamond.choose_snr finds the best factor for given states",
+            DegenerateWeights,
+            stacklevel=stacklevel,
+        )
