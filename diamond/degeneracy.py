@@ -29,7 +29,7 @@ class DegenerateWeights(UserWarning):
 
 def effective_size(log_weights: Tensor) -> Tensor:
     """The effective sample size over axis 0 of log-weights `(n, ...)`: `(...)`, from 1 to n."""
-    return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+    return 1 / log_weights.softmax(0).square().sum(0)
 
 
 def warn_of_degeneracy(log_weights: Tensor, snr: float, t: Tensor, stacklevel: int = 3) -> None:

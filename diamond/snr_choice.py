@@ -25,7 +25,7 @@ def choose_snr(
     candidates: Sequence[float] = (2.0, 2.5, 3.0, 4.0, 6.0, 10.0, 20.0),
     n: int = 64,
     *,
-    quadrature: int = 2,
+    quadrature: int = 3,
     cond: Any = None,
     generator: Generator = None,
 ) -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diamond.mixture import GaussianMixtureFlow
-from diamond.score_integral import log_density_change, lobatto
+from diamond.score_integral import lobatto, log_density_change
 
 STARTS = torch.tensor([[0.3, -0.4], [-1.0, 1.5], [0.8, 0.1]], dtype=torch.float64)
 ENDS = STARTS + 0.6 * torch.randn(5, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
