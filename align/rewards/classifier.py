@@ -1,5 +1,9 @@
-r"""A class's log-probability: with this reward the target is the model's law given the class,
-:math:`p(z) \, p(y \mid z) / p(y)`, by Bayes' rule, and :math:`Z = p(y)`."""
+r"""What a classifier says of a class.
+
+With the log-probability as reward the target is the model's law given the class, :math:`p(z) \, p(y \mid z) / p(y)`, by
+Bayes' rule, and :math:`Z = p(y)`. The margin is no probability: it goes on growing where the log-probability is as good
+as 0, and so keeps its gradient there.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +15,26 @@ from torch import Tensor, nn
 
 from .composition import RewardModule
 
-__all__ = ["ClassifierLogProbability"]
+__all__ = ["ClassMargin", "ClassifierLogProbability"]
 
 
-class ClassifierLogProbability(RewardModule):
-    """`log softmax(classifier(z))[label]`, at most 0; differentiable where the classifier is.
+class ClassReward(RewardModule):
+    """What the two share: a classifier, and the class that is wanted.
 
     Arguments:
         classifier: maps `(N, *event)` to logits `(N, classes)`.
-        label: the wanted class; by default `cond` holds one for each sample.
+        label: the wanted class; by default `cond` holds one for each sample, `(N,)`.
+
+    Raises:
+        ValueError: when called, logits or labels of another shape, no label, or a label that is no class.
     """
 
     def __init__(self, classifier: nn.Module | Callable[[Tensor], Tensor], label: int | None = None) -> None:
         super().__init__()
         self.classifier, self.label = classifier, label
 
-    def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+    def classify(self, z: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits `(N, classes)` and wanted classes `(N, 1)`."""
         logits = self.classifier(z)
         if logits.ndim != 2 or len(logits) != len(z):
             raise ValueError(
@@ -34,11 +42,44 @@ class ClassifierLogProbability(RewardModule):
             )
         if self.label is not None:
             labels = torch.full((len(z),), self.label, device=z.device)
-        elif cond is not None:
+        elif isinstance(cond, Tensor):
             labels = cond
         else:
-            raise ValueError("label: got None and no cond, expected a class from either")
+            came = "no cond" if cond is None else f"a cond of {type(cond).__name__}"
+            raise ValueError(f"label: got None and {came}, expected a class from either")
+        if labels.shape != z.shape[:1]:
+            raise ValueError(f"label: got a cond of shape {tuple(labels.shape)}, expected one class a sample")
         wrong = labels[(labels < 0) | (labels >= logits.shape[1])]
         if len(wrong):
             raise ValueError(f"label: got {int(wrong[0])}, expected a class from 0 to {logits.shape[1] - 1}")
-        return logits.log_softmax(-1).gather(1, labels[:, None].long()).squeeze(1)
+        return logits, labels[:, None].long()
+
+
+class ClassifierLogProbability(ClassReward):
+    """`log softmax(classifier(z))[label]`, at most 0; differentiable where the classifier is.
+
+    Arguments:
+        classifier: maps `(N, *event)` to logits `(N, classes)`.
+        label: the wanted class; by default `cond` holds one for each sample.
+    """
+
+    def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        logits, labels = self.classify(z, cond)
+        return logits.log_softmax(-1).gather(1, labels).squeeze(1)
+
+
+class ClassMargin(ClassReward):
+    """The label's logit minus the largest of the others, of any size, above 0 where the classifier chooses the label;
+    differentiable where the classifier is and no two others tie.
+
+    Arguments:
+        classifier: maps `(N, *event)` to logits `(N, classes)`, of two classes or more.
+        label: the wanted class; by default `cond` holds one for each sample.
+    """
+
+    def forward(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        logits, labels = self.classify(z, cond)
+        if logits.shape[1] < 2:
+            raise ValueError("classifier: it returned logits of 1 class, expected two classes or more")
+        others = logits.scatter(1, labels, -torch.inf)
+        return logits.gather(1, labels).squeeze(1) - others.amax(1)

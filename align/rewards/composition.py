@@ -1,15 +1,26 @@
-"""Rewards that add and scale."""
+r"""Rewards that add, scale, clip and temper.
+
+A tilt by :math:`r / T` is :math:`p(z) \exp(r(z) / T)`: a high temperature leaves the model's law as it is, a low one
+follows the reward alone. A sum of rewards is a product of tilts, :math:`p(z) \prod_i \exp(w_i r_i(z))`.
+
+A sum of numbers hides which of them have a derivative. Where one is asked for, each part must depend on the samples
+through operations that autograd has recorded, or its share of the gradient would be lost without a word.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
 
 from torch import Tensor, nn
 
-from ..scoring import Scorer
+from ..scoring import RewardFailure, Scorer, checked_numbers
 
-__all__ = ["RewardModule"]
+__all__ = ["RewardModule", "Term", "WeightedSum"]
 
 
 class RewardModule(nn.Module):
@@ -19,15 +30,15 @@ class RewardModule(nn.Module):
     """
 
     def __add__(self, other: Callable[..., Any]) -> RewardModule:
-        return WeightedSum([(1.0, self), (1.0, other)])
+        return WeightedSum([Term(1.0, self), Term(1.0, other)])
 
-    def __radd__(self, other: Callable[..., Any] | int) -> RewardModule:
-        if isinstance(other, int):  # 0, where sum([...]) starts from
+    def __radd__(self, other: Any) -> RewardModule:
+        if isinstance(other, int) and other == 0:  # sum([...]) starts
             return self * 1.0
-        return self + other
+        return WeightedSum([Term(1.0, other), Term(1.0, self)])
 
     def __mul__(self, factor: float) -> RewardModule:
-        return WeightedSum([(float(factor), self)])
+        return WeightedSum([Term(factor, self)])
 
     __rmul__ = __mul__
 
@@ -35,24 +46,151 @@ class RewardModule(nn.Module):
         return self * -1.0
 
     def __sub__(self, other: Callable[..., Any]) -> RewardModule:
-        return WeightedSum([(1.0, self), (-1.0, other)])
+        return WeightedSum([Term(1.0, self), Term(-1.0, other)])
 
     def __rsub__(self, other: Callable[..., Any]) -> RewardModule:
-        return WeightedSum([(1.0, other), (-1.0, self)])
+        return WeightedSum([Term(1.0, other), Term(-1.0, self)])
+
+    def clip(self, low: float | None = None, high: float | None = None) -> RewardModule:
+        """This reward held within `[low, high]`; its gradient is zero outside, and -inf becomes `low`.
+
+        Raises:
+            ValueError: neither end is given, or no number lies between them.
+        """
+        return Clipped(self, low, high)
+
+    def temper(self, temperature: float) -> RewardModule:
+        """This reward over `temperature`, a finite number above 0: 1 changes nothing, more of it softens the tilt.
+
+        Raises:
+            ValueError: another temperature.
+        """
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature: got {temperature}, expected a finite number above 0")
+        return self * (1 / temperature)
+
+
+class Clipped(RewardModule):
+    """`min(max(reward, low), high)`, in `[low, high]`; the gradient is zero where the reward lies outside."""
+
+    def __init__(self, reward: Callable[..., Any], low: float | None, high: float | None) -> None:
+        super().__init__()
+        if low is None and high is None:
+            raise ValueError("low, high: got None for both, expected a number for one or both")
+        ends = (-math.inf if low is None else low, math.inf if high is None else high)
+        if not ends[0] <= ends[1]:
+            raise ValueError(f"low, high: got {low} and {high}, expected low to be at most high")
+        self.reward, self.low, self.high = reward, low, high
+        self.scorer = Scorer(reward)
+
+    def forward(self, z: Tensor, cond: Any = None) -> Tensor:
+        try:
+            return self.scorer(z, cond).clamp(self.low, self.high)
+        except RewardFailure as failure:
+            raise RewardFailure(str(failure), failure.rewards.clamp(self.low, self.high)) from failure
+
+
+class Term(NamedTuple):
+    """A part of a sum, and what it is called in messages."""
+
+    weight: float
+    reward: Callable[..., Any]
+    name: str = ""
 
 
 class WeightedSum(RewardModule):
-    """`sum_i factor_i * reward_i`; each term is checked as a reward is."""
+    """`sum_i weight_i * reward_i`; each term is checked as a reward is, and asked once a call.
 
-    def __init__(self, terms: list[tuple[float, Callable[..., Any]]]) -> None:
+    Differentiable where every term of a weight other than 0 is. If the samples require a gradient and some terms depend
+    differentiably on them, so must the others: a constant offset is refused with the black boxes, since neither can be
+    told from the other.
+
+    Arguments:
+        terms: weights, rewards and names; the name is that of the function or class by default. Sums without a
+            name are opened up.
+
+    Raises:
+        ValueError: a reward that is not callable, a weight that is not a finite number; when called, an answer that is
+            no reward or a term that loses its gradient, by name.
+        RewardFailure: a term's reward could not be had; its `rewards` are those of the sum.
+    """
+
+    def __init__(self, terms: Sequence[Term]) -> None:
         super().__init__()
-        flat: list[tuple[float, Callable[..., Any]]] = []
-        for factor, term in terms:
-            flat += [(factor * f, t) for f, t in term.terms] if isinstance(term, WeightedSum) else [(factor, term)]
-        self.terms: list[tuple[float, Callable[..., Any]]] = flat
-        self.modules_ = nn.ModuleList(term for _, term in flat if isinstance(term, nn.Module))
-        self.scorers = [Scorer(term) for _, term in flat]
+        self.terms: list[Term] = []
+        for weight, reward, name in terms:
+            weight = _checked_weight(weight, name)
+            if type(reward) is WeightedSum and not name:
+                self.terms += [Term(weight * term.weight, term.reward, term.name) for term in reward.terms]
+            else:
+                self.terms.append(Term(weight, reward, name or _name_of(reward)))
+        self.modules_ = nn.ModuleList(term.reward for term in self.terms if isinstance(term.reward, nn.Module))
+        self.scorers = [Scorer(term.reward) for term in self.terms]
 
     def forward(self, z: Tensor, cond: Any = None) -> Tensor:
-        parts = [factor * scorer(z, cond) for (factor, _), scorer in zip(self.terms, self.scorers, strict=True)]
-        return sum(parts[1:], parts[0])
+        return self.weigh(self.answers(z, cond))
+
+    def answers(self, z: Tensor, cond: Any = None) -> list[Tensor]:
+        """What each term answers, unweighted: `(N,)` each."""
+        samples = z.view_as(z)  # a node of its own in autograd's graph, which nothing but the terms comes from
+        answers: list[Tensor] = []
+        failure: RewardFailure | None = None
+        for term, scorer in zip(self.terms, self.scorers, strict=True):
+            sample = samples.clone()
+            try:
+                answer = term.reward(sample, cond) if scorer.takes_cond else term.reward(sample)
+                answers.append(checked_numbers(answer, sample, f"reward {term.name!r}"))
+            except RewardFailure as error:  # the other terms are asked still, so that what was finished is whole
+                answers.append(error.rewards.to(z.device))
+                failure = failure or error
+        if failure is not None:
+            raise RewardFailure(str(failure), self.weigh(answers).detach()) from failure
+        if torch.is_grad_enabled() and z.requires_grad:
+            self._check_gradients(answers, samples)
+        return answers
+
+    def weigh(self, answers: Sequence[Tensor]) -> Tensor:
+        """The sum `(N,)` of the terms' answers by their weights; weight 0 makes nothing even of -inf."""
+        weighted = [
+            term.weight * (answer if term.weight else answer.clamp_min(torch.finfo(answer.dtype).min))
+            for term, answer in zip(self.terms, answers, strict=True)
+        ]
+        return sum(weighted[1:], weighted[0])
+
+    def _check_gradients(self, answers: list[Tensor], samples: Tensor) -> None:
+        depends = [_depends(answer, samples) for answer in answers]
+        for term, follows in zip(self.terms, depends, strict=True):
+            if any(depends) and term.weight and not follows:
+                raise ValueError(
+                    f"reward {term.name!r}: it returned numbers that do not depend differentiably on the samples, "
+                    "while other parts of the sum do, expected a differentiable part: a black box or a constant would "
+                    "lose its gradient in the sum; without it, or with black boxes, use estimator='score'"
+                )
+
+
+def _depends(answer: Tensor, samples: Tensor) -> bool:
+    """Whether autograd's graph leads from `answer` to `samples`, a tensor that is no leaf."""
+    target, seen, ahead = samples.grad_fn, set(), [answer.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is target:
+            return node is not None
+        if node is not None and node not in seen:
+            seen.add(node)
+            ahead += [parent for parent, _ in node.next_functions]
+    return False
+
+
+def _checked_weight(weight: Any, name: str) -> float:
+    try:
+        number = math.nan if isinstance(weight, (str, bool)) else float(weight)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        where = f"weight of {name!r}" if name else "factor"
+        raise ValueError(f"{where}: got {weight!r}, expected a finite number")
+    return number
+
+
+def _name_of(reward: Any) -> str:
+    return getattr(reward, "__name__", type(reward).__name__)

@@ -1,7 +1,9 @@
 """Rewards as one writes them on a command line: `brightness`, `2.0*symmetry+class:3`, `mypackage.rewards:sharpness`.
 
-A specification is a sum of terms, each a name with a factor before it or none. A name is one of those below, `class:K`,
-or `module.path:attribute`, any importable Python callable `reward(z) -> (N,)`; the current folder is importable.
+A specification is a sum of terms, each a name with a factor before it or none. A name is one of those below, where K is
+a class (its log-probability, or its logit's margin over the others) and NAME a colour (what the mean colour is drawn
+to, like orange), or `module.path:attribute`, any importable Python callable `reward(z) -> (N,)`; the current folder is
+importable.
 """
 
 from __future__ import annotations
@@ -20,7 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "parse_terms", "reward_named"]
 
-NAMES = ("brightness", "symmetry", "jpeg-size", "class:K", "module.path:attribute")
+SIMPLE = {
+    "brightness": "Brightness",
+    "contrast": "Contrast",
+    "symmetry": "Symmetry",
+    "sparsity": "Sparsity",
+    "jpeg-size": "JPEGSize",
+}
+OF_A_CLASS = {"class": "ClassifierLogProbability", "margin": "ClassMargin"}
+NAMES = (*SIMPLE, "mean-colour:NAME", *(f"{name}:K" for name in OF_A_CLASS), "module.path:attribute")
 TERM = re.compile(r"(?:(?P<factor>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\*)?(?P<name>[a-z_][\w.:-]*)", re.IGNORECASE)
 
 
@@ -48,37 +58,38 @@ def reward_named(text: str, data: Callable[[], Data]) -> Callable[..., Any]:
     Raises:
         ValueError: no such reward, or one that is not callable.
     """
-    from align.rewards.composition import WeightedSum
+    from align.rewards.composition import Term, WeightedSum
 
-    terms = [(factor, _reward(name, data)) for factor, name in parse_terms(text)]
-    return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else WeightedSum(terms)
+    terms = [Term(factor, _reward(name, data), name) for factor, name in parse_terms(text)]
+    return terms[0].reward if len(terms) == 1 and terms[0].weight == 1 else WeightedSum(terms)
 
 
 def _reward(name: str, data: Callable[[], Data]) -> Callable[..., Any]:
     from align import rewards
 
-    ready = {"brightness": rewards.Brightness, "symmetry": rewards.Symmetry, "jpeg-size": rewards.JPEGSize}
-    if name in ready:
-        return ready[name]()
+    if name in SIMPLE:
+        return getattr(rewards, SIMPLE[name])()
     module, colon, attribute = name.partition(":")
-    if module == "class" and colon:
-        return _class_reward(attribute, data)
+    if module in OF_A_CLASS and colon:
+        return _class_reward(module, attribute, data)
+    if module == "mean-colour" and colon:
+        return rewards.MeanColour(attribute)
     if colon and attribute:
         return _imported(module, attribute)
     raise ValueError(f"reward: got {name!r}, expected one of {', '.join(NAMES)}")
 
 
-def _class_reward(label: str, data: Callable[[], Data]) -> Callable[..., Any]:
-    from align.rewards import ClassifierLogProbability
+def _class_reward(kind: str, label: str, data: Callable[[], Data]) -> Callable[..., Any]:
+    from align import rewards
 
     from .classifier import train_classifier
 
     if not label.isdecimal():
-        raise ValueError(f"reward: got 'class:{label}', expected a whole number, like class:3")
+        raise ValueError(f"reward: got '{kind}:{label}', expected a whole number, like {kind}:3")
     part = data()
     if part.labels is not None and int(label) >= part.classes:
-        raise ValueError(f"reward: got 'class:{label}', expected a class of {part.name} from 0 to {part.classes - 1}")
-    return ClassifierLogProbability(train_classifier(part), int(label))
+        raise ValueError(f"reward: got '{kind}:{label}', expected a class of {part.name} from 0 to {part.classes - 1}")
+    return getattr(rewards, OF_A_CLASS[kind])(train_classifier(part), int(label))
 
 
 def _imported(module: str, attribute: str) -> Callable[..., Any]:

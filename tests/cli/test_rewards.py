@@ -43,6 +43,51 @@ def test_a_sum_is_the_sum_of_its_terms():
     assert torch.allclose(found, expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        ("brightness", rewards.Brightness()),
+        ("contrast", rewards.Contrast()),
+        ("symmetry", rewards.Symmetry()),
+        ("sparsity", rewards.Sparsity()),
+        ("jpeg-size", rewards.JPEGSize()),
+        ("mean-colour:orange", rewards.MeanColour("orange")),
+    ],
+)
+def test_ready_rewards_have_names(text, reward):
+    z = torch.rand((5, 3, 8, 8), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert torch.equal(reward_named(text, no_data)(z), reward(z))
+    assert torch.allclose(reward_named(f"-2*{text}+brightness", no_data)(z), rewards.Brightness()(z) - 2 * reward(z))
+
+
+def test_an_unknown_name_is_answered_with_those_that_there_are():
+    names = (
+        "brightness, contrast, symmetry, sparsity, jpeg-size, mean-colour:NAME, class:K, margin:K, module.path:attrib"
+    )
+    for text, name in [("beauty", "beauty"), ("2*beauty+contrast", "beauty"), ("margin", "margin")]:
+        with pytest.raises(ValueError, match=f"^reward: got '{name}', expected one of {names}"):
+            reward_named(text, no_data)
+    with pytest.raises(ValueError, match="^reward: got 'margin:x', expected a whole number, like margin:3"):
+        reward_named("margin:x", no_data)
+    with pytest.raises(ValueError, match="^colour: got 'beautiful'"):
+        reward_named("mean-colour:beautiful", no_data)
+
+
+def test_a_term_that_loses_its_gradient_is_named_as_it_was_written():
+    z = torch.zeros(2, 1, 8, 8, requires_grad=True)
+    with pytest.raises(ValueError, match="^reward 'jpeg-size': .*use estimator='score'"):
+        reward_named("jpeg-size+contrast", no_data)(z)
+
+
+def test_a_margin_is_that_of_the_classifier():
+    data = load_data("digits")
+    logits = train_classifier(data)(data.images[:9])
+    expected = logits[:, 3] - logits[:, [0, 1, 2, 4, 5, 6, 7, 8, 9]].amax(1)
+    assert torch.allclose(reward_named("margin:3", lambda: data)(data.images[:9]), expected)
+    with pytest.raises(ValueError, match="^reward: got 'margin:10', expected a class of digits from 0 to 9"):
+        reward_named("margin:10", lambda: data)
+
+
 def test_a_callable_of_the_current_folder(diamond, chain, here):
     (here / "my_own_rewards.py").write_text(
         "def spread(z):\n    return z.flatten(1).std(1)\n\n"

@@ -1,4 +1,4 @@
-"""A class's log-probability as a reward: Bayes' rule, on a mixture whose classes are its components."""
+"""A class's log-probability as a reward: Bayes' rule, on a mixture whose classes are its components. Margins by hand."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import torch
 
 import align
 
-from align.rewards import ClassifierLogProbability
+from align.rewards import ClassifierLogProbability, ClassMargin
 from diamond.mixture import GaussianMixtureFlow
 
 LOGITS = torch.tensor([[1.0, 2.0, 0.0], [0.5, -1.0, 3.0]], dtype=torch.float64)
@@ -68,9 +68,41 @@ def test_each_population_may_want_its_own_class(case_a, component_of, component,
         check_tilt(dataclasses.replace(out, **fields), component(label), case_a.weights[label].log())
 
 
-def test_modules_are_registered_and_differentiated():
+def test_margin_is_the_lead_over_the_best_of_the_others():
+    z = torch.zeros(2, 4, dtype=torch.float64)
+    for label, expected in enumerate(([-1.0, -2.5], [1.0, -4.0], [-2.0, 2.5])):
+        assert ClassMargin(fixed, label)(z).tolist() == pytest.approx(expected)
+    assert ClassMargin(fixed)(z, torch.tensor([1, 2])).tolist() == pytest.approx([1.0, 2.5])
+    assert ClassMargin(lambda z: fixed(z)[:, :2], 1)(z).tolist() == pytest.approx([1.0, -1.5])
+
+
+def test_margin_has_a_gradient_where_the_probability_is_as_good_as_one():
+    z = torch.full((1, 1), 50.0, requires_grad=True)
+    two = lambda z: torch.cat([z, -z], 1)  # noqa: E731
+    assert torch.autograd.grad(ClassMargin(two, 0)(z).sum(), z)[0].tolist() == [[2.0]]
+    assert torch.autograd.grad(ClassifierLogProbability(two, 0)(z).sum(), z)[0].tolist() == [
+        [pytest.approx(0.0, abs=1e-40)]
+    ]
+
+
+def test_the_margin_of_two_gaussian_classes_tilts_by_their_ratio(seeded, check_tilt):
+    """Logits that are linear in z have a linear margin, whose tilt of a Gaussian is known."""
+    law = GaussianMixtureFlow(*(torch.tensor(v, dtype=torch.float64) for v in ([1.0], [[0.2, -0.4]], [0.7])))
+    slope = torch.tensor([0.6, -0.3], dtype=torch.float64)
+    reward = ClassMargin(lambda z: torch.stack([z @ slope / 2, -z @ slope / 2], 1), 0)
+    out = align.best_of_n(law, reward, 32, batch=2000, generator=seeded())
+    check_tilt(out, law.tilt(slope), law.log_normaliser(slope))
+
+
+def test_a_margin_needs_another_class():
+    with pytest.raises(ValueError, match="^classifier: it returned logits of 1 class, expected two classes or more"):
+        ClassMargin(lambda z: fixed(z)[:, :1], 0)(torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("kind", [ClassifierLogProbability, ClassMargin])
+def test_modules_are_registered_and_differentiated(kind):
     classifier = torch.nn.Linear(4, 3, dtype=torch.float64)
-    reward = ClassifierLogProbability(classifier, 1)
+    reward = kind(classifier, 1)
     assert len(list(reward.parameters())) == 2
     z = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert torch.autograd.gradcheck(reward, (z.requires_grad_(),))
@@ -93,6 +125,11 @@ def test_what_does_not_fit_is_refused_by_name():
         ClassifierLogProbability(fixed)(z, torch.tensor([2, -1]))
     with pytest.raises(ValueError, match="^label: got None and no cond"):
         ClassifierLogProbability(fixed)(z)
+    with pytest.raises(ValueError, match="^label: got None and a cond of dict"):
+        ClassifierLogProbability(fixed)(z, {"label": torch.tensor([0, 1])})
+    for cond in (torch.tensor([[0], [1]]), torch.tensor([0])):
+        with pytest.raises(ValueError, match="^label: got a cond of shape .*, expected one class a sample"):
+            ClassifierLogProbability(fixed)(z, cond)
     for answer in (lambda z: z[:, 0], lambda z: z[:1]):
         with pytest.raises(ValueError, match="^classifier: it returned shape"):
             ClassifierLogProbability(answer, 0)(z)
