@@ -6,6 +6,7 @@ about again after a pause, which doubles each time. What was answered is kept, w
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
 import weakref
@@ -103,18 +104,19 @@ class External(RewardModule):
         _stop_all(self._idle)
 
     def _ask_all(self, waiting: list[_Call], samples: Tensor, cond: Any, rewards: Tensor) -> BaseException | None:
-        """Fills `rewards` in, and gives back why they are not complete, or None."""
+        """Fills `rewards` in, and gives back why they are not complete, or None. `waiting` is a heap of what is due."""
         out: dict[Future, _Call] = {}
         cause: BaseException | None = None
         try:
-            self._make_ready(min(self.workers, len(waiting)))
             while out or (waiting and cause is None):
-                free = self.workers - len(out) if cause is None else 0
-                for call in [call for call in waiting if call.due <= time.monotonic()][:free]:
-                    self._make_ready(1)
-                    waiting.remove(call)
+                due = _due(waiting, self.workers - len(out) if cause is None else 0)
+                try:
+                    self._make_ready(len(due))
+                except StartFailure as failure:
+                    cause, due = failure, []
+                for call in due:
                     out[call.start(self._idle.pop(), samples, cond, self.timeout)] = call
-                _sleep(out, waiting if len(out) < self.workers and cause is None else [])
+                _sleep(out, waiting[:1] if len(out) < self.workers and cause is None else [])
                 for future, call in list(out.items()):
                     if not future.done() and time.monotonic() < call.due:
                         continue
@@ -126,9 +128,7 @@ class External(RewardModule):
                         cause = cause or error
                     else:
                         call.due = time.monotonic() + self.pause * 2 ** (call.tries - 1)
-                        waiting.append(call)
-        except StartFailure as error:
-            cause = cause or error
+                        heapq.heappush(waiting, call)
         finally:
             _stop_all([call.worker for call in out.values()])
         return cause
@@ -138,12 +138,18 @@ class External(RewardModule):
         kind = ProcessWorker if self.process else ThreadWorker
         while len(self._idle) < count:
             self._idle.append(kind(self._ask.reward, self._ask.takes_cond))
-        for worker in self._idle[-count:]:
-            worker.wait_until_ready()
+        try:
+            for worker in self._idle[-count:]:
+                worker.wait_until_ready()
+        except StartFailure:
+            self.close()
+            raise
 
     def _error(self, future: Future, call: _Call) -> BaseException | None:
         """What went wrong with a call that is over, or too late; its worker is at leisure again, or gone."""
         late = not future.done()
+        if not late:
+            call.worker.thread.join()  # one that outlived the answer could meet the end of the program
         if not late and not call.worker.lost:
             self._idle.append(call.worker)
             return future.exception()
@@ -162,6 +168,9 @@ class _Call:
     due: float = 0.0
     worker: Any = None
 
+    def __lt__(self, other: _Call) -> bool:
+        return (self.due, self.rows.start) < (other.due, other.rows.start)
+
     def start(self, worker: Any, samples: Tensor, cond: Any, timeout: float | None) -> Future:
         self.worker, self.tries = worker, self.tries + 1
         self.due = math.inf if timeout is None else time.monotonic() + timeout
@@ -169,9 +178,17 @@ class _Call:
         return worker.start(samples[self.rows].clone(), slice_cond(cond, self.rows))
 
 
+def _due(waiting: list[_Call], most: int) -> list[_Call]:
+    """Takes off the heap what is to be asked about now."""
+    due: list[_Call] = []
+    while len(due) < most and waiting and waiting[0].due <= time.monotonic():
+        due.append(heapq.heappop(waiting))
+    return due
+
+
 def _sleep(out: dict[Future, _Call], waiting: list[_Call]) -> None:
     """Until a call that is out is over or too late, or one that waits is due."""
-    due = min(call.due for call in (*out.values(), *waiting))
+    due = min((call.due for call in (*out.values(), *waiting)), default=0.0)
     seconds = None if due == math.inf else max(due - time.monotonic(), 0.0)
     if out:
         wait(out, seconds, FIRST_COMPLETED)

@@ -63,8 +63,14 @@ def answered(ask: Callable[..., Any], samples: Tensor, cond: Any, takes_cond: bo
 
 
 class ThreadWorker:
-    """Asks in a thread of this process."""
+    """Asks in a thread of this process, one call at a time.
 
+    Attributes:
+        thread: that of the last call.
+        lost: never.
+    """
+
+    thread: threading.Thread
     lost = False
 
     def __init__(self, ask: Callable[..., Any], takes_cond: bool) -> None:
@@ -75,18 +81,22 @@ class ThreadWorker:
 
     def start(self, samples: Tensor, cond: Any) -> Future:
         """Asks about samples `(n, *event)`; the future holds their rewards `(n,)`, or what went wrong."""
-        return _in_thread(lambda: answered(self.ask, samples, cond, self.takes_cond))
+        self.thread, future = _in_thread(lambda: answered(self.ask, samples, cond, self.takes_cond))
+        return future
 
     def stop(self) -> None:
         """Lets go of a call that is still running."""
 
 
 class ProcessWorker:
-    """Asks in a child process, which starts at once and lives until it is stopped.
+    """Asks in a child process, which starts at once and lives until it is stopped; one call at a time.
 
     Attributes:
+        thread: that which waits for the last call.
         lost: whether a call found that the child has ended.
     """
+
+    thread: threading.Thread
 
     def __init__(self, ask: Callable[..., Any], takes_cond: bool) -> None:
         context = multiprocessing.get_context("spawn")
@@ -128,7 +138,8 @@ class ProcessWorker:
                 raise AskError(answer["error"])
             return answer["rewards"]
 
-        return _in_thread(call)
+        self.thread, future = _in_thread(call)
+        return future
 
     def stop(self) -> None:
         """Ends the child, if it has not ended by itself."""
@@ -156,7 +167,7 @@ def check_importable(ask: Callable[..., Any]) -> None:
         ) from error
 
 
-def _in_thread(call: Callable[[], Tensor]) -> Future:
+def _in_thread(call: Callable[[], Tensor]) -> tuple[threading.Thread, Future]:
     future: Future = Future()
 
     def run() -> None:
@@ -165,8 +176,9 @@ def _in_thread(call: Callable[[], Tensor]) -> Future:
         except BaseException as error:  # whatever it is, it is the future's to tell
             future.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
-    return future
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, future
 
 
 def _serve(connection: Any, ask: Callable[..., Any], takes_cond: bool) -> None:

@@ -78,21 +78,30 @@ def test_a_module_that_is_asked_stays_where_it_is():
     assert not list(reward.parameters()) and reward(Z.float()).shape == (7,)
 
 
-def test_as_many_calls_are_out_as_there_are_workers_and_no_more():
+def test_as_many_calls_are_out_as_there_are_workers():
     together = threading.Barrier(3, timeout=10)
-    lock, now, most = threading.Lock(), [0], [0]
 
     def ask(samples):
-        with lock:
-            now[0] += 1
-            most[0] = max(most[0], now[0])
         together.wait()  # breaks unless three are here at once
-        with lock:
-            now[0] -= 1
         return product(samples)
 
     assert torch.equal(External(ask, batch=1, workers=3, retries=0)(Z[:6]), product(Z[:6]))
-    assert most == [3]
+
+
+def test_and_no_more():
+    lock, out, most = threading.Lock(), [], []
+
+    def ask(samples):
+        with lock:
+            out.append(1)
+            most.append(len(out))
+        time.sleep(0.01 + 0.04 * float(samples[0, 0] > 0))  # so that they end one by one
+        with lock:
+            out.pop()
+        return product(samples)
+
+    External(ask, batch=1, workers=2)(torch.stack([Z[0], Z[6]] * 3))
+    assert max(most) == 2
 
 
 def test_a_call_that_fails_is_made_again_after_growing_pauses():
@@ -236,6 +245,15 @@ def test_what_cannot_be_asked_is_refused():
         External("judge")
 
 
+def test_no_thread_outlives_its_answer():
+    """One that did could meet the end of the program, and abort it."""
+    before = set(threading.enumerate())
+    reward = External(product, batch=1, workers=2)
+    for _ in range(60):
+        reward(Z)
+        assert set(threading.enumerate()) <= before
+
+
 JUDGES = """
 import os
 import time
@@ -260,6 +278,16 @@ def judges(tmp_path, monkeypatch):
     (tmp_path / "judges_of_these_tests.py").write_text(JUDGES)
     monkeypatch.syspath_prepend(tmp_path)
     return importlib.import_module("judges_of_these_tests")
+
+
+def test_a_process_that_does_not_start_is_a_failure(tmp_path, judges):
+    reward = External(judges.fickle, batch=4, process=True)
+    (tmp_path / "judges_of_these_tests.py").write_text("raise OSError")  # as the child finds it
+    with pytest.raises(
+        RewardFailure, match="7 of 7 .* ask: its process did not start, expected an importable"
+    ) as caught:
+        reward(Z, Z)
+    assert caught.value.rewards.isnan().all() and not reward._idle
 
 
 def test_processes_answer_stay_and_are_replaced(judges):
