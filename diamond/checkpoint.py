@@ -32,7 +32,12 @@ __all__ = ["describe_model", "load", "read_header", "read_tensors", "save", "wri
 
 FORMAT = "diamond-maps/1"
 MODELS: dict[str, Any] = {kind.__name__: kind for kind in (Flow, FlowMap, DiamondMap)}
-WEIGHTED = ("snr", "proposals", "quadrature")  # what a WeightedDiamondMap is made with, besides its flow map
+WEIGHTED = (
+    "snr",
+    "proposals",
+    "quadrature",
+    "data_std",
+)  # what a WeightedDiamondMap is made with, besides its flow map
 
 
 def save(model: Model, path: str | Path) -> None:

@@ -32,9 +32,9 @@ def effective_size(log_weights: Tensor) -> Tensor:
     return 1 / log_weights.softmax(0).square().sum(0)
 
 
-def warn_of_degeneracy(log_weights: Tensor, snr: float, t: Tensor, stacklevel: int = 3) -> None:
-    """Warns, once, where the median effective size of log-weights `(n, ...)` is less than a fifth of 8 or more; `snr`
-    and the times `t` are what the message tells."""
+def warn_of_degeneracy(log_weights: Tensor, factor: str, t: Tensor, stacklevel: int = 3) -> None:
+    """Warns, once, where the median effective size of log-weights `(n, ...)` is less than a fifth of 8 or more; the
+    `factor` they come from and the times `t` are what the message tells."""
     n = len(log_weights)
     if n < LEAST_DRAWS or not log_weights.numel():
         return
@@ -43,8 +43,8 @@ def warn_of_degeneracy(log_weights: Tensor, snr: float, t: Tensor, stacklevel: i
         low, high = (float(end) for end in torch.aminmax(t.detach()))
         when = f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
         warnings.warn(
-            f"weights: the median effective sample size is {size:.2g} of {n} draws at snr={snr:g} and t={when}; "
-            "diamond.choose_snr finds the best factor for given states",
+            f"weights: the median effective sample size is {size:.2g} of {n} draws at {factor} and t={when}; "
+            "diamond.choose_snr finds the best factor for given states, and data_std= one for each time",
             DegenerateWeights,
             stacklevel=stacklevel,
         )

@@ -21,7 +21,9 @@ where the second term comes from scores (:mod:`diamond.score_integral`). The con
 
 **The factor.** For broad data the proposal is the ideal one at :math:`\lambda = 2`, and the weights have a variance for
 :math:`\lambda > 1.5`; for data as narrow as a point, and for every law as t tends to 0, only for :math:`\lambda > 2`.
-In high dimensions the share of effective draws falls exponentially: see :class:`diamond.DegenerateWeights`.
+So no one factor suits all times; the one that matches a standard deviation of the data does, and for isotropic Gaussian
+data all weights are then equal (:mod:`diamond.renoising`). For other data the share of effective draws falls
+exponentially with the dimension: see :class:`diamond.DegenerateWeights`.
 
 References:
     | Diamond Maps (Holderrieth et al., 2026), https://arxiv.org/abs/2602.05993, section 5 and Proposition 5.1
@@ -41,7 +43,7 @@ from .degeneracy import warn_of_degeneracy
 from .interpolant import per_sample
 from .model import Model, fold_draws, repeat_cond
 from .randomness import Generator, normal, uniform
-from .renoising import Renoising, check_snr, renoising
+from .renoising import Renoising, check_data_std, check_snr, renoising
 from .score_integral import log_density_change, over_event
 from .transition import gaussian_step
 from .validation import as_times, check_later, check_noise, check_positive, check_state
@@ -67,15 +69,24 @@ class WeightedDiamondMap(Model):
         proposals: candidates of which :meth:`posterior` draws one.
         quadrature: nodes of the rule that integrates the score, each costing an evaluation: 3 is Simpson's rule; 2, the
             paper's trapezoid rule, is cheaper and biases values by a few tenths where the data have modes.
+        data_std: the standard deviation of the data around their mean, in one coordinate; if given, the factor is not
+            `snr` but the one that matches it at each time, `2 + g(t) / data_std^2`.
 
     Raises:
         ValueError: not a flow map, or a number out of its range.
     """
 
-    def __init__(self, flow_map: Any, snr: float = 3.0, proposals: int = 16, quadrature: int = 3) -> None:
+    def __init__(
+        self,
+        flow_map: Any,
+        snr: float = 3.0,
+        proposals: int = 16,
+        quadrature: int = 3,
+        data_std: float | None = None,
+    ) -> None:
         _check_flow_map(flow_map)
         super().__init__(flow_map.interpolant, flow_map.event_shape)
-        self.flow_map, self.snr = flow_map, check_snr(snr)
+        self.flow_map, self.snr, self.data_std = flow_map, check_snr(snr), check_data_std(data_std)
         self.proposals = check_positive("proposals", proposals)
         self.quadrature = check_positive("quadrature", quadrature, 2)
         self.metadata = getattr(flow_map, "metadata", {})
@@ -89,6 +100,10 @@ class WeightedDiamondMap(Model):
     def nfe(self, value: int) -> None:
         if hasattr(self, "flow_map"):
             self.flow_map.nfe = value
+
+    @property
+    def _factor(self) -> str:
+        return f"snr={self.snr:g}" if self.data_std is None else f"data_std={self.data_std:g}"
 
     # ---------------------------------------------------------------- weighted draws
 
@@ -115,7 +130,7 @@ class WeightedDiamondMap(Model):
         check_state(x_t, self.event_shape)
         t, noise = as_times(t, x_t), self._noise(x_t, n, generator, noise)
         z, log_weights = self.weigh(x_t, t, noise, cond=cond)
-        warn_of_degeneracy(log_weights, self.snr, t)
+        warn_of_degeneracy(log_weights, self._factor, t)
         return z, log_weights
 
     def posterior_terms(
@@ -141,7 +156,7 @@ class WeightedDiamondMap(Model):
 
     def _propose(self, x_t: Tensor, t: Tensor, noise: Tensor, cond: Any) -> tuple[Tensor, Tensor, Renoising]:
         """The noisier states and where the map carries them, `(n, B, *event)` both, and the scales."""
-        place = renoising(self.interpolant, t, self.snr)
+        place = renoising(self.interpolant, t, self.snr, self.data_std)
         renoised = per_sample(place.scale, x_t) * x_t + per_sample(place.noise, x_t) * noise
         n, time = len(noise), place.time.to(t)
         z = self.flow_map(renoised.flatten(0, 1), fold_draws(time, n), 1.0, cond=repeat_cond(cond, n))
@@ -206,7 +221,7 @@ class WeightedDiamondMap(Model):
             log_weights = log_weights.unflatten(0, (n, sets))
             mass = log_weights.softmax(1).cumsum(1)
             chosen = (level[:, None] * mass[:, -1:] >= mass).sum(1).clamp_max(sets - 1)  # (n, B)
-        warn_of_degeneracy(log_weights.transpose(0, 1), self.snr, t)
+        warn_of_degeneracy(log_weights.transpose(0, 1), self._factor, t)
         if torch.is_grad_enabled() and x_t.requires_grad:  # through the chosen alone, at a fraction of the memory
             return self._propose(x_t, t, _pick(noise, chosen), cond)[1]
         return _pick(z.unflatten(0, (n, sets)), chosen)

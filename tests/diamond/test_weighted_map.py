@@ -166,6 +166,37 @@ def test_the_ends_of_time_stay_where_they_are(path):
     assert torch.allclose(noise, torch.tensor([0.75**0.5, 0.0]).double(), atol=1e-12)
 
 
+@pytest.mark.parametrize("std", [0.3, 1.0, 20.0])
+def test_matched_factor_is_two_and_the_noise_to_signal_ratio_of_the_data(path, std):
+    t = torch.tensor([0.05, 0.4, 0.9, 0.999], dtype=torch.float64)
+    matched = renoising(path, t, 3.0, std)
+    factors = 2 + path.noise_to_signal(t) / std**2
+    for i in range(len(t)):
+        plain = renoising(path, t[i : i + 1], float(factors[i]))
+        for found, expected in zip(matched, plain, strict=True):
+            torch.testing.assert_close(found[i : i + 1], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_matched_factor_makes_noise_of_noise_and_leaves_data(path):
+    time, scale, noise = renoising(path, torch.tensor([0.0, 1.0]), 3.0, 0.5)
+    for found, expected in zip((time, scale, noise), ([0.0, 1.0], [0.0, 1.0], [1.0, 0.0]), strict=True):
+        torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("std", [0.3, 2.0])
+def test_matched_proposals_of_isotropic_data_are_posterior_draws(path, std, seeded, posterior_law, moments, check_law):
+    """In twelve dimensions, whatever the mean and the time, all weights are equal."""
+    mean = torch.linspace(-2, 2, 12, dtype=torch.float64)[None]
+    law = GaussianMixtureFlow(torch.ones(1).double(), mean, std**2 * torch.eye(12).double()[None], path)
+    model, x = WeightedDiamondMap(GaussianMap(law), data_std=std), torch.randn(2, 12, generator=seeded(1)).double()
+    for t in (0.0, 0.1, 0.6, 0.95):
+        z, log_weights = model.weighted_posterior(x, t, 2000, generator=seeded())
+        spread = log_weights - log_weights.mean(0)
+        torch.testing.assert_close(spread, torch.zeros_like(spread), rtol=0, atol=1e-7)
+        if t:
+            check_law(z, *moments(*posterior_law(law, x, t)))
+
+
 # -------------------------------------------------------------------- weights, as integrals
 
 
@@ -174,6 +205,12 @@ def test_the_ends_of_time_stay_where_they_are(path):
 def test_value_and_gradient_are_exact_on_the_line(path, t, snr, line):
     law = line(path)
     check_value_and_gradient(WeightedDiamondMap(LineMap(law), snr, quadrature=16), law, STATES, t)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.05, 0.6, 0.95])
+def test_value_and_gradient_are_exact_with_a_matched_factor(path, t, line):
+    law = line(path)
+    check_value_and_gradient(WeightedDiamondMap(LineMap(law), quadrature=16, data_std=0.8), law, STATES, t)
 
 
 @pytest.mark.parametrize("snr", [2.0, 5.0])
@@ -325,11 +362,11 @@ def test_ends_of_time_are_finite(n, line, seeded):
     torch.testing.assert_close(z, STATES.expand(n, 3, 1), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("net", ["any", "wild"])
-def test_a_network_is_finite_at_the_ends_in_single_precision(net, seeded):
-    scale = {"any": 1.0, "wild": 100.0}[net]
+@pytest.mark.parametrize("data_std", [None, 0.5])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_a_network_is_finite_at_the_ends_in_single_precision(scale, data_std, seeded):
     flow_map = FlowMap(lambda x, t, cond, times: scale * torch.sin(5 * x), None, (2, 3))
-    model, x = WeightedDiamondMap(flow_map, 3.0, proposals=4), torch.randn(4, 2, 3, generator=seeded())
+    model, x = WeightedDiamondMap(flow_map, proposals=4, data_std=data_std), torch.randn(4, 2, 3, generator=seeded())
     for t in (0.0, 1.0):
         x.requires_grad_()
         z, log_weights = quietly(model.weighted_posterior, x, t, 5, generator=seeded())
@@ -530,11 +567,12 @@ def test_factor_is_the_one_of_most_effective_draws(line, seeded):
 
 def test_what_is_saved_comes_back(tmp_path, seeded):
     net = ResidualMLP((1, 4, 4), width=8, depth=1, embedding=8, times=1)
-    model = WeightedDiamondMap(FlowMap(net, Cosine()), 2.5, proposals=3, quadrature=4)
+    model = WeightedDiamondMap(FlowMap(net, Cosine()), 2.5, proposals=3, quadrature=4, data_std=0.7)
     model.metadata["data"] = "digits"
     model.save(tmp_path / "weighted.ckpt")
     found = diamond.load(tmp_path / "weighted.ckpt")
     assert (type(found), found.snr, found.proposals, found.quadrature) == (WeightedDiamondMap, 2.5, 3, 4)
+    assert found.data_std == 0.7
     assert found.metadata == {"data": "digits"}
     x = torch.randn(2, 1, 4, 4, generator=seeded())
     drawn = [quietly(m.posterior, x, 0.5, 2, generator=seeded()) for m in (model, found)]
@@ -545,6 +583,12 @@ def test_what_is_saved_comes_back(tmp_path, seeded):
 def test_factors_that_are_not_above_one_are_refused(snr, line):
     with pytest.raises(ValueError, match="^snr: got .*, expected a finite factor above 1"):
         WeightedDiamondMap(LineMap(line()), snr)
+
+
+@pytest.mark.parametrize("data_std", [0.0, -1.0, math.nan, math.inf, "1"])
+def test_standard_deviations_that_are_not_positive_are_refused(data_std, line):
+    with pytest.raises(ValueError, match="^data_std: got .*, expected a positive standard deviation"):
+        WeightedDiamondMap(LineMap(line()), data_std=data_std)
 
 
 def test_what_is_no_flow_map_is_refused(line):
