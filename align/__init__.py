@@ -5,17 +5,28 @@ and aims at the law `p(z) exp(r(z)) / Z` or climbs the reward, as its result's `
 """
 
 from . import resampling, rewards
-from .alignment import Alignment, Step
+from .alignment import Alignment, Evidence, Step
 from .best_of_n import best_of_n
+from .damping import damping
+from .gradient import value_gradient
 from .guidance import guide
+from .guided_flow import GuidedFlow
+from .scoring import RewardFailure
 from .search import search
 from .smc import smc
-from .value import value, value_gradient
+from .value import value
+from .value_functions import LookAhead, PlugIn
 
 __all__ = [
     "Alignment",
+    "Evidence",
+    "GuidedFlow",
+    "LookAhead",
+    "PlugIn",
+    "RewardFailure",
     "Step",
     "best_of_n",
+    "damping",
     "guide",
     "resampling",
     "rewards",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,9 +16,9 @@ from diamond.checkpoint import read_tensors, write_tensors
 from diamond.randomness import Generator
 from diamond.validation import check_positive
 
-from .resampling import systematic
+from .resampling import ess, systematic
 
-__all__ = ["Alignment", "Step"]
+__all__ = ["Alignment", "Evidence", "Step"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,13 @@ class Step:
     ess: Tensor
 
 
+class Evidence(NamedTuple):
+    """`log_z`, an estimate of `log E[exp r(z)]`, and its standard error, NaN for a single population."""
+
+    log_z: float
+    error: float
+
+
 @dataclass(frozen=True)
 class Alignment:
     """Samples aligned to a reward, with their weights and what they cost.
@@ -48,11 +57,14 @@ class Alignment:
         log_z: `(batch,)`, log of an unbiased estimate of `E[exp r(z)]`, where the method has one.
         ess: `(steps, batch)`, effective sample size after each step.
         ancestors: `(steps, batch, particles)`, the parent of each particle among those of the step before.
+        inverse_temperatures: `(steps, batch)`, where the reward was tempered.
+        components: `(batch, particles)` each, what the parts of a :class:`~align.rewards.Combined` say.
         nfe: network forward evaluations per population, or None for a model that does not count them.
         nfe_backward: of those, how many were differentiated through.
         reward_calls: samples scored per population.
         seconds: wall-clock time of the whole call.
         method, law: which algorithm, and which law its weighted samples follow.
+        settings: the algorithm's own, as JSON values.
     """
 
     samples: Tensor
@@ -61,13 +73,17 @@ class Alignment:
     ess: Tensor
     ancestors: Tensor
     nfe: int | None
-    nfe_backward: int
     reward_calls: int
     seconds: float
     method: str
     law: str
+    nfe_backward: int = 0
     log_z: Tensor | None = None
+    inverse_temperatures: Tensor | None = None
+    components: dict[str, Tensor] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+
+    # ---------------------------------------------------------------- samples
 
     def best(self) -> Tensor:
         """The sample of the highest reward in each population, `(batch, *event)`."""
@@ -80,10 +96,79 @@ class Alignment:
         index = systematic(self.log_weights, count=n, generator=generator)
         return self.samples[torch.arange(len(index), device=index.device)[:, None], index]
 
+    # ---------------------------------------------------------------- diagnostics
+
+    def evidence(self) -> Evidence:
+        """`log E[exp r(z)]` from all populations together: the log of their mean estimate, with the standard error of
+        that mean relative to it (the delta method). For populations of one reward and one `cond`.
+
+        Raises:
+            ValueError: the method estimates no evidence.
+        """
+        if self.log_z is None:
+            raise ValueError(f"log_z: {self.method} estimates none, expected the result of smc or best_of_n")
+        log_z, count = self.log_z.double(), len(self.log_z)
+        mean = torch.logsumexp(log_z, 0) - math.log(count)
+        spread = (log_z - mean).exp().std() if count > 1 else log_z.new_tensor(torch.nan)
+        return Evidence(float(mean), float(spread) / math.sqrt(count))
+
+    def lineage(self) -> Tensor:
+        """The number that each particle's ancestor had before step k, `(steps, batch, particles)`: `lineage()[0]` tells
+        which of the first particles are its origin."""
+        index, rows = torch.arange(self.rewards.shape[1], device=self.ancestors.device), []
+        traced = index.expand(self.rewards.shape)
+        for parents in self.ancestors.flip(0):
+            traced = parents.gather(1, traced)
+            rows.append(traced)
+        return torch.stack(rows[::-1])
+
+    def unique_ancestors(self) -> Tensor:
+        """How many of the particles before step k have a living descendant, `(steps, batch)`: few early ones tell of a
+        population that stems from a few."""
+        alive = torch.zeros_like(self.ancestors, dtype=torch.bool).scatter(2, self.lineage(), True)
+        return alive.sum(2)
+
+    def summary(self) -> str:
+        """A table to read: the method, the law it targets, rewards, weights, lineage and cost."""
+        batch, particles = self.rewards.shape
+        weights = self.log_weights.double().softmax(-1)
+        finite = torch.where(self.rewards.isfinite(), self.rewards, 0.0).double()
+        rows = [
+            ("method", self.method + "".join(f", {k}={v}" for k, v in self.settings.items() if v is not None)),
+            ("law", self.law),
+            ("populations", f"{batch} of {particles}"),
+            (
+                "reward",
+                f"{_spread((weights * finite).sum(1))} by weight, best {_spread(self.rewards.amax(1).double())}",
+            ),
+        ]
+        rows += [(f"  {name}", _spread((weights * part.double()).sum(1))) for name, part in self.components.items()]
+        if self.log_z is not None:
+            log_z, error = self.evidence()
+            rows.append(("log_z", f"{log_z:.4g}" + (f" +- {error:.2g}" if batch > 1 else "")))
+        rows.append(("effective sample size", f"{_spread(ess(self.log_weights).double())} of {particles}"))
+        rows.append(("unique first ancestors", f"{_spread(self.unique_ancestors()[0].double())} of {particles}"))
+        cost = "not counted" if self.nfe is None else f"{self.nfe}, {self.nfe_backward} of them differentiated"
+        rows += [("network evaluations", cost), ("reward calls", str(self.reward_calls))]
+        rows.append(("seconds", f"{self.seconds:.3g} for all populations"))
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:{width}s}  {text}" for name, text in rows)
+
+    def plot(self) -> Any:
+        """A matplotlib figure: the rewards by weight and as drawn, the effective sample size, and how many ancestors the
+        particles have."""
+        from .plot import plot
+
+        return plot(self)
+
+    # ---------------------------------------------------------------- files
+
     def save(self, path: str | Path) -> None:
         """Writes the tensors and figures to one safetensors file, for :meth:`load`."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        figures = {name: value for name, value in vars(self).items() if name not in tensors}
+        fields = {**vars(self), **{f"components.{name}": part for name, part in self.components.items()}}
+        del fields["components"]
+        tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
+        figures = {name: value for name, value in fields.items() if name not in tensors}
         write_tensors(path, tensors, {"kind": "alignment", "figures": figures})
 
     @classmethod
@@ -96,31 +181,16 @@ class Alignment:
         tensors, header = read_tensors(path)
         if header.get("kind") != "alignment":
             raise ValueError(f"{path}: it holds a {header.get('kind')}, expected an alignment")
+        named = {name: value for name, value in tensors.items() if name.startswith("components.")}
+        plain = {name: value for name, value in tensors.items() if name not in named}
         try:
-            fields: dict[str, Any] = {**tensors, **header["figures"]}
-            return cls(**fields)
+            fields: dict[str, Any] = {**plain, **header["figures"]}
+            return cls(**fields, components={name.split(".", 1)[1]: part for name, part in named.items()})
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path}: its contents are not those of an alignment") from error
 
-    def plot(self) -> Any:
-        """A matplotlib figure: the rewards, by weight and as drawn, and the effective sample size over the steps."""
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(9, 3.2), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        rewards = self.rewards.flatten().double().cpu()
-        weights = self.log_weights.softmax(-1).flatten().cpu() / len(self.rewards)
-        finite = rewards.isfinite()
-        ends = rewards[finite].aminmax() if bool(finite.any()) else (0.0, 0.0)
-        bins = torch.linspace(float(ends[0]), float(ends[1]) + 1e-6, 31, dtype=rewards.dtype).tolist()
-        left.hist(rewards[finite], bins=bins, weights=weights[finite], color="#33658a", label="by weight")
-        left.hist(
-            rewards[finite], bins=bins, weights=[1 / len(rewards)] * int(finite.sum()), histtype="step", color="black",
-            label="as drawn",
-        )  # fmt: skip
-        left.set(xlabel="reward", ylabel="share", title=self.method)
-        left.legend(frameon=False)
-        steps = range(1, len(self.ess) + 1)
-        right.plot(steps, self.ess.cpu(), color="#f26419", alpha=max(0.15, 1 / max(self.ess.shape[1], 1)))
-        right.set(xlabel="step", ylabel="effective sample size", ylim=(0, self.rewards.shape[1] * 1.05))
-        return figure
+def _spread(x: Tensor) -> str:
+    """The mean over populations, and its standard error where there are several."""
+    error = f" +- {float(x.std()) / math.sqrt(len(x)):.2g}" if len(x) > 1 else ""
+    return f"{float(x.mean()):.4g}{error}"

@@ -3,6 +3,8 @@ r"""Best-of-N: draw from the model, keep what scores best.
 With weights :math:`w \propto \exp r(z)` the very same draws are importance sampling: the weighted draws follow the
 tilted law, and :math:`\frac1N \sum \exp r(z_i)` is an unbiased estimate of its normaliser. The best of them alone
 follows no such law: its reward has distribution function :math:`F^N`.
+
+With a :class:`~align.GuidedFlow` as the model this is GLASS value guidance, best-of-N on top.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from diamond.validation import check_positive
 from .alignment import Alignment, Step
 from .population import Population, time_grid
 from .resampling import ess, log_mean_exp
-from .scoring import Reward, Scorer
+from .scoring import Reward
 
 __all__ = ["best_of_n"]
 
@@ -26,14 +28,17 @@ __all__ = ["best_of_n"]
 @torch.no_grad()
 def best_of_n(
     model: PosteriorSampler,
-    reward: Reward,
+    reward: Reward | Sequence[Reward],
     n: int = 64,
     *,
     steps: int = 1,
+    rho: float | None = None,
     batch: int = 1,
     cond: Any = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     chunk: int | None = None,
+    reward_chunk: int | None = None,
+    accelerator: Any = None,
     progress: bool = False,
     callback: Callable[[Step], None] | None = None,
 ) -> Alignment:
@@ -41,40 +46,45 @@ def best_of_n(
 
     Arguments:
         model: any posterior sampler.
-        reward: `reward(z)` or `reward(z, cond)`, `(N,)`.
+        reward: `reward(z)` or `reward(z, cond)`, `(N,)`; a sequence gives each population its own.
         n: samples in each population.
         steps: transitions from noise to data for each sample.
+        rho: correlation of the transitions, DDPM's by default.
         batch: independent populations.
         cond: conditioning with leading dimension `batch`.
         generator: one, or one a population.
-        chunk: samples per network or reward call; the result does not depend on it.
+        chunk: samples per network call; the result does not depend on it.
+        reward_chunk: samples per reward call, `chunk` by default.
+        accelerator: an `accelerate.Accelerator`, over whose processes each population is spread; the result is the same
+            in each of them.
         progress: whether to show a bar.
         callback: called with a :class:`~align.alignment.Step` at the end of each step.
 
     Raises:
         ValueError: an argument or a reward that does not fit.
+        RewardFailure: an external judge has gone away; it keeps the samples and the rewards there were.
     """
-    population = Population(model, check_positive("n", n), batch, cond, generator, chunk)
-    scorer = Scorer(reward, chunk)
+    population = Population(
+        model, reward, check_positive("n", n), batch, cond, generator, chunk, reward_chunk, accelerator
+    )
     x = population.prior()
     grid = time_grid(steps, None)
     for k, t, t_next in population.steps(grid, progress, "best of n"):
-        x = population.transition(x, t, t_next)
+        x = population.transition(x, t, t_next, rho)
         if callback is not None:
             flat = torch.zeros(population.shape, device=x.device)
             callback(Step(k, t_next, x.unflatten(0, population.shape), flat, ess(flat)))
-    rewards = scorer(x, population.cond).reshape(population.shape)
-    return Alignment(
-        samples=x.unflatten(0, population.shape),
-        rewards=rewards,
-        log_weights=rewards.clone(),
-        log_z=log_mean_exp(rewards),
-        ess=ess(rewards)[None],
-        ancestors=torch.arange(n, device=x.device).expand(1, *population.shape),
-        nfe_backward=0,
-        reward_calls=scorer.calls // batch,
+    rewards, parts = population.score(x)
+    weights = population.gather(rewards)
+    return population.result(
+        x,
+        rewards,
+        rewards.clone(),
+        parts,
+        log_z=log_mean_exp(weights),
+        ess=ess(weights)[None],
+        ancestors=population.everyone(x.device)[None],
         method="best of n",
         law="p(z) exp r(z) / Z by weight; best() is the best of n draws from p",
-        settings={"n": n, "steps": steps},
-        **population.cost(),
+        settings={"n": n, "steps": steps, "rho": rho},
     )

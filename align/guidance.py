@@ -10,9 +10,20 @@ carries the state on as the model's own samplers do, with :math:`D^r` in place o
 :math:`t = 0` the gradient vanishes and its factor is infinite; the product is :math:`E_w[z] - E[z]`, which is what is
 used there, and at every step by the gradient-free estimator.
 
+**Departures.** `strength="constant"` adds :math:`(t' - t) \, \lambda \nabla V_t` to the state, without :math:`b_t`;
+`"drift"` adds :math:`\lambda (t' - t) |u_t| \, \nabla V_t / |\nabla V_t|`, each sample's gradient at a share of its
+drift. Both follow no stated law.
+
+**Correction.** With :math:`s > 0` guided and plain steps are Gaussians of one variance around different means, so the
+guided walk is a proposal for the plain one and owes :math:`- \delta \cdot \epsilon - |\delta|^2 / 2` at each step, with
+:math:`s \delta` the shift of the mean. With these weights times :math:`\exp r`, the samples follow the tilt of the law
+that the *plain* walk samples, for any gradient and any departure, and the mean weight is an unbiased estimate of its
+normaliser. The last step has no noise, and is not guided.
+
 References:
-    | Diamond Maps (Holderrieth et al., 2026), https://arxiv.org/abs/2602.05993, Algorithm 1
+    | Diamond Maps (Holderrieth et al., 2026), https://arxiv.org/abs/2602.05993, Algorithm 1 and the code's schedules
     | Diffusion Posterior Sampling (Chung et al., 2022), https://arxiv.org/abs/2209.14687 (`estimator="plugin"`)
+    | Guidance in a limited interval (Kynkaanniemi et al., 2024), https://arxiv.org/abs/2404.07724
 """
 
 from __future__ import annotations
@@ -27,34 +38,42 @@ from torch import Tensor
 from diamond.interpolant import per_sample
 from diamond.model import PosteriorSampler
 from diamond.randomness import normal
-from diamond.transition import ddpm_correlation, gaussian_step
+from diamond.transition import TransitionScales, ddpm_correlation, transition_scales
 from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
+from .gradient import ESTIMATORS, mean_shift, population_gradient
+from .guided_flow import check_interval
 from .population import Population, time_grid
-from .resampling import ess
-from .scoring import Reward, Scorer
-from .value import ESTIMATORS, mean_shift, value_gradient
+from .resampling import ess, log_mean_exp
+from .scoring import Reward
 
 __all__ = ["guide"]
+
+STRENGTHS = ("exact", "constant", "drift")
 
 
 @torch.no_grad()
 def guide(
     model: PosteriorSampler,
-    reward: Reward,
+    reward: Reward | Sequence[Reward],
     particles: int = 8,
     steps: int = 16,
     mc: int = 4,
     *,
     estimator: str = "reparam",
-    scale: float = 1.0,
+    antithetic: bool = False,
+    scale: float | Callable[[float], float] = 1.0,
+    strength: str = "exact",
+    interval: tuple[float, float] = (0.0, 1.0),
     eta: float = 0.0,
+    correct: bool = False,
     times: Tensor | Sequence[float] | None = None,
     batch: int = 1,
     cond: Any = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     chunk: int | None = None,
+    reward_chunk: int | None = None,
     progress: bool = False,
     callback: Callable[[Step], None] | None = None,
 ) -> Alignment:
@@ -62,81 +81,148 @@ def guide(
 
     The law is `p(z) exp(r(z)) / Z` in the limit of many steps and many draws. Finite `mc` biases it towards too high
     rewards and too little spread ("reparam" with `mc=1` follows the mean gradient of r), "plugin" does so for good, and
-    a `scale` other than 1 changes it to no named law.
+    a `scale`, `strength` or `interval` of one's own changes it to no named law. `correct` weighs all that away.
 
     Arguments:
         model: any posterior sampler.
-        reward: `reward(z)` or `reward(z, cond)`, `(N,)`, differentiable unless `estimator="score"`.
+        reward: `reward(z)` or `reward(z, cond)`, `(N,)`, differentiable unless `estimator="score"`; a sequence gives
+            each population its own.
         particles: independent samples in each population.
         steps: steps from noise to data.
         mc: posterior draws for each gradient.
         estimator: "reparam", "score" (black-box rewards; `mc` of at least 2) or "plugin" (DPS; takes no draws): see
             :func:`align.value_gradient`.
-        scale: factor of the gradient.
+        antithetic: draws in pairs of opposite noise; `mc` must be even.
+        scale: factor of the gradient, or a function of t that gives it: see :func:`align.damping`.
+        strength: "exact", or the departures "constant" and "drift".
+        interval: the times between which steps are guided.
         eta: 0 follows the ODE, 1 the SDE with DDPM's noise; in between, that share of it.
+        correct: weighs the samples for what guidance changed; needs `eta` above 0.
         times: a grid from 0 to 1 in place of the uniform one of `steps`.
-        batch, cond, generator, chunk, progress, callback: as in :func:`~align.best_of_n`.
+        batch, cond, generator, chunk, reward_chunk, progress, callback: as in :func:`~align.best_of_n`.
 
     Raises:
         ValueError: an argument or a reward that does not fit; a reward without a derivative where one is needed.
+        RewardFailure: an external judge has gone away; it keeps the samples and the rewards there were.
     """
     check_positive("particles", particles), check_positive("mc", mc)
-    check_choice("estimator", estimator, ESTIMATORS)
+    check_choice("estimator", estimator, ESTIMATORS), check_choice("strength", strength, STRENGTHS)
+    _check_options(estimator, antithetic, eta, correct)
+    low, high = check_interval(interval)
+    grid = time_grid(steps, times)
+    population = Population(model, reward, particles, batch, cond, generator, chunk, reward_chunk)
+    lean = _Guidance(population, mc, estimator, antithetic, scale, strength)
+    x = population.prior()
+    owed = torch.zeros(population.shape, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
+    everyone, sizes = population.everyone(x.device), []
+    for k, t, t_next in population.steps(grid, progress, "guide"):
+        scales = _scales(population, x, t, t_next, eta)
+        z = population.denoise(x, t)
+        noise = normal(x.shape, population.generator, device=x.device, dtype=x.dtype) if eta else torch.zeros_like(x)
+        step = per_sample(scales.sigma, x) * noise
+        mean = per_sample(scales.alpha, x) * z + per_sample(scales.gamma, x) * x
+        if low <= t <= high and not (correct and t_next == 1):
+            shift = lean.shift(x, z, t, t_next, scales)
+            if correct:
+                delta = shift / per_sample(scales.sigma, x)
+                owed -= (delta * noise + delta.square() / 2).flatten(1).sum(1).reshape(owed.shape).to(owed)
+            mean = mean + shift
+        x = mean + step
+        sizes.append(ess(owed))
+        if callback is not None:
+            callback(Step(k, t_next, x.unflatten(0, population.shape), owed.clone(), sizes[-1]))
+    rewards, parts = population.score(x)
+    if correct:
+        owed = owed + rewards
+        sizes[-1] = ess(owed)
+    return population.result(
+        x,
+        rewards,
+        owed,
+        parts,
+        log_z=log_mean_exp(owed) if correct else None,
+        ess=torch.stack(sizes),
+        ancestors=everyone.expand(len(grid) - 1, *population.shape),
+        nfe_backward=lean.backward,
+        method="guide",
+        law=_law(estimator, scale, strength, (low, high), mc, correct),
+        settings={
+            "particles": particles, "steps": len(grid) - 1, "mc": mc, "estimator": estimator, "strength": strength,
+            "scale": scale if not callable(scale) else "schedule", "eta": eta, "correct": correct,
+        },
+    )  # fmt: skip
+
+
+class _Guidance:
+    """How far guidance shifts the states of a step."""
+
+    def __init__(
+        self,
+        population: Population,
+        mc: int,
+        estimator: str,
+        antithetic: bool,
+        scale: float | Callable[[float], float],
+        strength: str,
+    ) -> None:
+        self.population, self.mc, self.estimator, self.antithetic = population, mc, estimator, antithetic
+        self.scale = scale if callable(scale) else lambda t: scale
+        self.strength, self.backward = strength, 0
+
+    def shift(self, x: Tensor, z: Tensor, t: float, t_next: float, scales: TransitionScales) -> Tensor:
+        """The shift of `x_{t_next}`, `(rows, *event)`, at states `x` with posterior means `z`."""
+        moved = self._mean_shift(x, t)  # of the posterior mean
+        if self.strength == "exact":
+            return per_sample(self.scale(t) * scales.alpha, x) * moved
+        path, now = self.population.model.interpolant, torch.tensor([t], device=x.device, dtype=torch.float64)
+        slope = per_sample(path.alpha(now) / path.sigma(now).square(), x) * moved
+        if self.strength == "drift":
+            drift = path.velocity_from_denoiser(x, now.to(x.dtype).expand(len(x)), z)
+            lengths = [part.flatten(1).norm(dim=1) for part in (drift, slope)]
+            slope = per_sample(lengths[0] / lengths[1].clamp_min(torch.finfo(x.dtype).tiny), x) * slope
+        return self.scale(t) * (t_next - t) * slope
+
+    def _mean_shift(self, x: Tensor, t: float) -> Tensor:
+        """`sigma^2 / alpha grad V`, `(rows, *event)`: how far the reward moves the posterior mean."""
+        population = self.population
+        if self.estimator == "score" or (t == 0 and self.estimator == "reparam" and self.mc > 1):
+            blocks = population.blocks(x, t, self.mc, self.antithetic)
+            return mean_shift(population.scorer, x, self.mc, blocks, population.reward_cond)
+        if t == 0:
+            return torch.zeros_like(x)  # one draw, or the mean, tells nothing here of how far the reward moves it
+        before = population.nfe()
+        slope = population_gradient(population, x, t, self.mc, self.estimator, self.antithetic)
+        self.backward += (population.nfe() or 0) - (before or 0)
+        path, now = population.model.interpolant, torch.tensor([t], device=x.device, dtype=torch.float64)
+        return per_sample(path.sigma(now).square() / path.alpha(now), x) * slope
+
+
+def _scales(population: Population, x: Tensor, t: float, t_next: float, eta: float) -> TransitionScales:
+    """The step `x_{t'} = alpha D + gamma x_t + sigma noise` of the ODE, or of the SDE with a share `eta` of the noise."""
+    path = population.model.interpolant
+    now, then = (torch.tensor([time], device=x.device, dtype=torch.float64) for time in (t, t_next))
+    rho = (1 - eta**2 * (1 - ddpm_correlation(path, now, then).square())).sqrt()
+    return transition_scales(path, now, then, rho)
+
+
+def _check_options(estimator: str, antithetic: bool, eta: float, correct: bool) -> None:
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: got {eta}, expected a number in [0, 1]")
-    grid = time_grid(steps, times)
-    population = Population(model, particles, batch, cond, generator, chunk)
-    scorer = Scorer(reward, chunk)
-    path, backward = model.interpolant, 0
-    x = population.prior()
-    flat = torch.zeros(population.shape, device=x.device)
-    for k, t, t_next in population.steps(grid, progress, "guide"):
-        now, then = (torch.full((len(x),), time, device=x.device, dtype=torch.float64) for time in (t, t_next))
-        z = population.denoise(x, t)
-        before = population.cost()["nfe"]
-        if estimator == "score" or (t == 0 and estimator == "reparam" and mc > 1):
-            shift = mean_shift(
-                model, scorer, x, now.to(x.dtype), mc, cond=population.cond, generator=population.generator, chunk=chunk
-            )
-        elif t == 0:
-            shift = torch.zeros_like(x)  # one draw, or the mean, tells nothing here of how far the reward moves it
-        else:
-            gradient = value_gradient(
-                model, scorer, x, t, mc, estimator, cond=population.cond, generator=population.generator, chunk=chunk
-            )
-            shift = per_sample(path.sigma(now).square() / path.alpha(now), x) * gradient
-            backward += (population.cost()["nfe"] or 0) - (before or 0)
-        noise = normal(x.shape, population.generator, device=x.device, dtype=x.dtype) if eta else torch.zeros_like(x)
-        rho = (1 - eta**2 * (1 - ddpm_correlation(path, now, then).square())).sqrt()
-        x = gaussian_step(path, x, z + scale * shift, now, then, rho, noise)
-        if callback is not None:
-            callback(Step(k, t_next, x.unflatten(0, population.shape), flat.clone(), ess(flat)))
-    rewards = scorer(x, population.cond).reshape(population.shape)
-    return Alignment(
-        samples=x.unflatten(0, population.shape),
-        rewards=rewards,
-        log_weights=torch.zeros_like(rewards),
-        ess=ess(flat).expand(len(grid) - 1, batch),
-        ancestors=torch.arange(particles, device=x.device).expand(len(grid) - 1, *population.shape),
-        nfe_backward=backward,
-        reward_calls=scorer.calls // batch,
-        method="guide",
-        law=_law(estimator, scale, mc),
-        settings={
-            "particles": particles,
-            "steps": len(grid) - 1,
-            "mc": mc,
-            "estimator": estimator,
-            "scale": scale,
-            "eta": eta,
-        },
-        **population.cost(),
-    )
+    if correct and eta == 0:
+        raise ValueError("correct: got True with eta=0, whose steps have no density to weigh; expected eta above 0")
+    if antithetic and estimator == "plugin":
+        raise ValueError("antithetic: got True with estimator='plugin', which takes no draws; leave one out")
 
 
-def _law(estimator: str, scale: float, mc: int) -> str:
-    if scale != 1:
-        return f"none: the gradient is scaled by {scale:g}"
+def _law(estimator: str, scale: Any, strength: str, interval: tuple[float, float], mc: int, correct: bool) -> str:
+    if correct:
+        return "p(z) exp r(z) / Z by weight, with p the law of the unguided walk of these steps"
+    if strength != "exact":
+        return f"none: the gradient has {strength} strength"
+    if callable(scale) or scale != 1:
+        return f"none: the gradient is scaled by {'a schedule' if callable(scale) else format(scale, 'g')}"
+    if interval != (0.0, 1.0):
+        return f"none: only steps from {interval[0]:g} to {interval[1]:g} are guided"
     if estimator == "plugin":
         return "p(z) exp r(z) / Z with a Jensen bias: the reward is taken at the posterior mean"
     return f"p(z) exp r(z) / Z up to the steps' discretisation and the bias of {mc} draws a gradient"

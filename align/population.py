@@ -3,10 +3,14 @@
 `batch` independent populations of `size` members are `batch * size` rows, population-major. Their states go through
 the model together, in chunks where asked, with noise that depends neither on the chunks nor, where each population has
 its own generator, on the other populations.
+
+With an accelerator of several processes each of them holds an equal share of every population's members: see
+:mod:`align.processes`.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 
 from collections.abc import Iterator, Sequence
@@ -18,88 +22,99 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diamond.model import PosteriorSampler, map_cond, repeat_cond, slice_cond
-from diamond.randomness import Generator, SlicedNoise, fresh_generator
-from diamond.validation import check_positive
+from diamond.randomness import SlicedNoise, fresh_generator
+from diamond.validation import as_times, check_positive
 
-__all__ = ["Population", "posterior_blocks", "row_slices", "time_grid"]
+from .alignment import Alignment
+from .draws import Block, posterior_blocks, row_slices
+from .processes import Processes
+from .scoring import ByPopulation, Reward, Scorer
 
-TILE = 16  # Monte Carlo draws whose noise is held at once: memory does not grow with their number
-
-
-def row_slices(rows: int, chunk: int | None) -> Iterator[slice]:
-    """Slices of at most `chunk` rows that cover `rows` of them."""
-    step = chunk or max(rows, 1)
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
-
-
-def posterior_blocks(
-    model: PosteriorSampler, x_t: Tensor, t: Tensor, mc: int, cond: Any, generator: Generator, chunk: int | None
-) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yields `(rows, x, z)` with posterior draws `z` `(n, b, *event)` of the rows `x` of `x_t`, `n * b <= chunk`, until
-    each of the `(B, *event)` rows has had `mc` draws. The noise is the same for every `chunk`. Where gradients are
-    enabled, `x` is a leaf of its own."""
-    rows = len(x_t)
-    at_once = rows if chunk is None else min(chunk, rows)
-    for first in range(0, mc, TILE):
-        tile = min(TILE, mc - first)
-        if chunk is None:
-            x = x_t.detach().requires_grad_(torch.is_grad_enabled())
-            yield slice(0, rows), x, model.posterior(x, t, tile, cond=cond, generator=generator)
-            continue
-        source = SlicedNoise(generator, rows, tile)  # type: ignore[arg-type]
-        step = max(1, chunk // rows)
-        for part in row_slices(rows, at_once):
-            for draws in row_slices(tile, step):
-                noise = source.part(part, draws)
-                n = draws.stop - draws.start
-                x = x_t[part].detach().requires_grad_(torch.is_grad_enabled())
-                yield part, x, model.posterior(x, t[part], n, cond=slice_cond(cond, part), generator=noise)
+__all__ = ["Population", "time_grid"]
 
 
 class Population:
-    """What every algorithm asks of a model, for all populations at once, with the cost counted.
+    """What every algorithm asks of a model and a reward, for all populations at once, with the cost counted.
 
     Arguments:
         model: any posterior sampler.
+        reward: a reward, or a sequence of them, one a population.
         size: members of each population.
         batch: independent populations.
         cond: conditioning with leading dimension `batch`; each member gets its population's.
         generator: one, one a population, or None.
         chunk: samples per network call.
+        reward_chunk: samples per reward call, `chunk` by default.
+        accelerator: processes over which each population is spread.
+        besides: a value function whose model and reward calls, where it counts them, are counted too.
+
+    Attributes:
+        generator: of the noise of this process's members.
+        shared: of what all processes draw alike, the ancestors.
+        scorer: the reward, checked and counted.
+        cond, reward_cond: conditioning of each row, for the model and for the reward.
 
     Raises:
-        ValueError: a model without a posterior, or counts or generators that do not fit.
+        ValueError: a model without a posterior, or counts, rewards or generators that do not fit.
     """
 
     def __init__(
         self,
         model: PosteriorSampler,
+        reward: Reward | Sequence[Reward],
         size: int,
         batch: int,
         cond: Any = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         chunk: int | None = None,
+        reward_chunk: int | None = None,
+        accelerator: Any = None,
+        besides: Any = None,
     ) -> None:
         if not isinstance(model, PosteriorSampler):
             raise ValueError(
                 f"model: got {type(model).__name__}, expected a posterior sampler; wrap a flow as diamond.GlassFlow(flow)"
             )
         self.model, self.chunk = model, None if chunk is None else check_positive("chunk", chunk)
-        self.batch, self.size = check_positive("batch", batch), size
+        self.batch = check_positive("batch", batch)
+        self.processes = Processes(accelerator)
+        self.total, self.size = size, self.processes.share(size)
         if isinstance(generator, Sequence) and len(generator) != batch:
             raise ValueError(
                 f"generator: got {len(generator)} generators, expected one, or one for each of {batch} populations"
             )
-        self.generator = fresh_generator() if generator is None else generator
+        self.generator, self.shared = self.processes.split(fresh_generator() if generator is None else generator)
         _check_cond(cond, batch)
-        self.cond = repeat_cond(cond, size, interleave=True)
-        self._spent = getattr(model, "nfe", None)
+        self.cond = self.reward_cond = repeat_cond(cond, self.size, interleave=True)
+        if isinstance(reward, Sequence):
+            if len(reward) != batch:
+                raise ValueError(
+                    f"reward: got {len(reward)} rewards, expected one, or one for each of {batch} populations"
+                )
+            self.reward_cond = torch.arange(batch).repeat_interleave(self.size), self.cond
+            reward = ByPopulation(reward)
+        reward_chunk = self.chunk if reward_chunk is None else check_positive("reward_chunk", reward_chunk)
+        self.scorer = Scorer(reward, reward_chunk)
+        self._counted: dict[int, tuple[Any, int]] = {}
+        for counted in (model, getattr(besides, "model", None)):
+            self._count(counted)
+        self._besides, self._calls = besides, getattr(besides, "calls", 0)
         self._began = time.perf_counter()
 
     @property
     def shape(self) -> tuple[int, int]:
-        """`(batch, size)`."""
+        """`(batch, size)`, of this process."""
         return self.batch, self.size
+
+    def widened(self, branch: int) -> Population:
+        """The same populations with `branch` candidates in the place of each member, on the same account."""
+        wide = copy.copy(self)
+        wide.total, wide.size = self.total * branch, self.size * branch
+        wide.cond = repeat_cond(self.cond, branch, interleave=True)
+        wide.reward_cond = repeat_cond(self.reward_cond, branch, interleave=True)
+        return wide
+
+    # ---------------------------------------------------------------- what the model does
 
     def prior(self) -> Tensor:
         """The states at t = 0, `(batch * size, *event)`."""
@@ -107,7 +122,9 @@ class Population:
 
     def transition(self, x: Tensor, t: float, t_next: float, rho: float | None = None, branch: int = 1) -> Tensor:
         """A transition of each row, `branch` times if asked: `(batch * size * branch, *event)`, row-major."""
-        x, cond = x.repeat_interleave(branch, dim=0), repeat_cond(self.cond, branch, interleave=True)
+        cond = self.cond
+        if branch > 1:
+            x, cond = x.repeat_interleave(branch, dim=0), repeat_cond(cond, branch, interleave=True)
         if self.chunk is None:
             return self.model.transition(x, t, t_next, rho=rho, cond=cond, generator=self.generator)
         source = SlicedNoise(self.generator, len(x))
@@ -117,23 +134,95 @@ class Population:
         ]
         return torch.cat(parts)
 
+    def posterior(self, x: Tensor, t: float) -> Tensor:
+        """One posterior draw for each row, `(batch * size, *event)`."""
+        if self.chunk is None:
+            return self.model.posterior(x, t, cond=self.cond, generator=self.generator)[0]
+        source = SlicedNoise(self.generator, len(x))
+        parts = [
+            self.model.posterior(x[rows], t, cond=slice_cond(self.cond, rows), generator=source.part(rows))[0]
+            for rows in row_slices(len(x), self.chunk)
+        ]
+        return torch.cat(parts)
+
+    def blocks(self, x: Tensor, t: float, mc: int, antithetic: bool = False) -> Iterator[Block]:
+        """`mc` posterior draws of each row, in blocks: see :func:`align.draws.posterior_blocks`."""
+        return posterior_blocks(self.model, x, as_times(t, x), mc, self.cond, self.generator, self.chunk, antithetic)
+
     def denoise(self, x: Tensor, t: float) -> Tensor:
         """The posterior mean at each row, `(batch * size, *event)`."""
         parts = [
             self.model.denoise(x[rows], t, cond=slice_cond(self.cond, rows)) for rows in row_slices(len(x), self.chunk)
         ]
-        return torch.cat(parts)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def score(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The rewards of clean rows and their components by name, `(batch, size)` each."""
+        rewards, parts = self.scorer.components(x, self.reward_cond)
+        return rewards.reshape(self.shape), {name: part.reshape(self.shape) for name, part in parts.items()}
+
+    # ---------------------------------------------------------------- what members do among each other
+
+    def everyone(self, device: torch.device) -> Tensor:
+        """The number that each of this process's members has in its population, `(batch, size)`."""
+        first = self.processes.index * self.size
+        return torch.arange(first, first + self.size, device=device).expand(self.shape)
+
+    def mine(self, x: Tensor) -> Tensor:
+        """This process's share of numbers `(batch, total, ...)`: `(batch, size, ...)`."""
+        first = self.processes.index * self.size
+        return x[:, first : first + self.size]
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The whole populations' `(batch, total, ...)` from each process's `(batch, size, ...)`."""
+        return self.processes.gather(x, dim=1)
+
+    def take(self, x: Tensor, ancestors: Tensor, axis: int = 0) -> Tensor:
+        """The rows of ancestors, `(batch, size)` numbers in their populations, along `axis` of `x`, whose rows are
+        population-major. With several processes `x` holds this one's members, and the ancestors may be any's."""
+        rows = x.movedim(axis, 0)
+        if self.processes.count > 1:
+            rows = self.gather(rows.unflatten(0, (self.batch, -1))).flatten(0, 1)
+        members = rows.shape[0] // self.batch
+        first = members * torch.arange(self.batch, device=x.device)[:, None]
+        return rows[(ancestors + first).flatten()].movedim(0, axis)
+
+    # ---------------------------------------------------------------- the walk and its cost
 
     def steps(self, times: Tensor, progress: bool, description: str) -> Iterator[tuple[int, float, float]]:
         """The steps `(k, times[k], times[k + 1])` of a grid, behind a bar if asked."""
-        pairs = zip(times[:-1].tolist(), times[1:].tolist(), strict=True)
-        bar = tqdm(list(pairs), desc=description, unit="step", disable=not progress, dynamic_ncols=True)
+        pairs = list(zip(times[:-1].tolist(), times[1:].tolist(), strict=True))
+        hidden = not progress or self.processes.index > 0
+        bar = tqdm(pairs, desc=description, unit="step", disable=hidden, dynamic_ncols=True)
         return ((k, t, t_next) for k, (t, t_next) in enumerate(bar))
 
-    def cost(self) -> dict[str, Any]:
-        """Network evaluations per population since this was made, and seconds."""
-        spent = None if self._spent is None else (self.model.nfe - self._spent) // self.batch  # type: ignore[attr-defined]
-        return {"nfe": spent, "seconds": time.perf_counter() - self._began}
+    def _count(self, model: Any) -> None:
+        spent = getattr(model, "nfe", None)
+        source = getattr(model, "flow", getattr(model, "flow_map", model))  # views count on what they look at
+        if spent is not None:
+            self._counted.setdefault(id(source), (model, spent))
+
+    def nfe(self) -> int | None:
+        """Network evaluations a population since this was made, by all processes; None for models that count none."""
+        if not self._counted:
+            return None
+        spent = sum(model.nfe - before for model, before in self._counted.values())
+        return self.processes.sum(spent) // self.batch
+
+    def result(self, x: Tensor, rewards: Tensor, log_weights: Tensor, components: dict, **fields: Any) -> Alignment:
+        """What an algorithm returns, of all processes' members, with its cost."""
+        calls = self.scorer.calls + getattr(self._besides, "calls", 0) - self._calls
+        fields["ancestors"] = self.processes.gather(fields["ancestors"], dim=2)
+        return Alignment(
+            samples=self.gather(x.unflatten(0, self.shape)),
+            rewards=self.gather(rewards),
+            log_weights=self.gather(log_weights),
+            components={name: self.gather(part) for name, part in components.items()},
+            nfe=self.nfe(),
+            reward_calls=self.processes.sum(calls) // self.batch,
+            seconds=time.perf_counter() - self._began,
+            **fields,
+        )
 
 
 def time_grid(steps: int, times: Tensor | Sequence[float] | None) -> Tensor:

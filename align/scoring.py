@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import inspect
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import torch
 
 from torch import Tensor
 
-from diamond.model import slice_cond
+from diamond.model import map_cond, slice_cond
 
-__all__ = ["Reward", "RewardFailure", "Scorer", "checked_numbers"]
+__all__ = ["ByPopulation", "Reward", "RewardFailure", "Scorer", "checked_numbers"]
 
-Reward = Callable[..., Any]  # reward(z) or reward(z, cond) -> (N,), larger is better
+Reward: TypeAlias = Callable[..., Any]  # reward(z) or reward(z, cond) -> (N,), larger is better
 
 
 class RewardFailure(RuntimeError):
@@ -55,17 +55,63 @@ class Scorer:
 
         Raises:
             ValueError: the answer is no tensor, has another shape or device, is complex, or holds NaN or +inf.
+            RewardFailure: an external judge has gone away; it carries the samples, and the rewards there were.
         """
+        return self._score(z, cond, self._ask)[0]
+
+    def components(self, z: Tensor, cond: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Rewards `(N,)` and what they are made of by name, `(N,)` each, for one call of each part; without names
+        where the reward has none (:class:`align.rewards.Combined` has). Errors as in a plain call."""
+        return self._score(z, cond, self._ask_parts if hasattr(self.reward, "components") else self._ask)
+
+    def _score(self, z: Tensor, cond: Any, ask: Callable[..., tuple[Any, dict]]) -> tuple[Tensor, dict[str, Tensor]]:
         size = self.chunk or max(len(z), 1)
-        parts = []
+        answers: list[Tensor] = []
+        named: list[dict[str, Tensor]] = []
         for start in range(0, len(z), size):
             rows = slice(start, min(start + size, len(z)))
             # a copy, so that a reward that works in place changes nothing but its own
             sample = z[rows].clone()
-            answer = self.reward(sample, slice_cond(cond, rows)) if self.takes_cond else self.reward(sample)
-            parts.append(checked_numbers(answer, sample, "reward"))
+            try:
+                answer, parts = ask(sample, slice_cond(cond, rows))
+            except RewardFailure as failure:
+                missing = failure.rewards.new_full((len(z) - rows.stop,), torch.nan)
+                found = [answer.detach().to(missing) for answer in answers]
+                failure.samples, failure.rewards = z.detach(), torch.cat([*found, failure.rewards, missing])
+                raise
+            answers.append(checked_numbers(answer, sample, "reward"))
+            named.append(parts)
         self.calls += len(z)
-        return torch.cat(parts) if len(parts) != 1 else parts[0]
+        joined = torch.cat(answers) if len(answers) != 1 else answers[0]
+        return joined, {name: torch.cat([parts[name] for parts in named]) for name in (named[0] if named else ())}
+
+    def _ask(self, z: Tensor, cond: Any) -> tuple[Any, dict[str, Tensor]]:
+        return (self.reward(z, cond) if self.takes_cond else self.reward(z)), {}
+
+    def _ask_parts(self, z: Tensor, cond: Any) -> tuple[Any, dict[str, Tensor]]:
+        parts = self.reward.components(z, cond)  # type: ignore[attr-defined]
+        return self.reward.total(parts), parts  # type: ignore[attr-defined]
+
+
+class ByPopulation:
+    """Rewards of their own for each population, as one reward whose `cond` is `(population (N,), the user's cond)`.
+
+    Arguments:
+        rewards: one a population.
+    """
+
+    def __init__(self, rewards: Sequence[Reward]) -> None:
+        self.scorers = [Scorer(reward) for reward in rewards]
+
+    def __call__(self, z: Tensor, cond: Any) -> Tensor:
+        """`(N,)`: each population's rows by its own reward."""
+        population, cond = cond
+        rows, answers = [], []
+        for number in population.unique().tolist():
+            rows.append((population == number).nonzero().squeeze(1))
+            part = map_cond(lambda c, index=rows[-1]: c[index], cond)  # type: ignore[misc]
+            answers.append(self.scorers[number](z[rows[-1]], part))
+        return torch.cat(answers)[torch.cat(rows).argsort()]
 
 
 def _takes_cond(reward: Reward) -> bool:

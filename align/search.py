@@ -4,9 +4,14 @@ At each step every kept particle makes `branch` candidates :math:`x_{t'} \sim p(
 estimate of its value :math:`V_{t'}`, by the reward itself at the end, and the best are kept: of all candidates of the
 population together (a beam), or of each particle's own. Search climbs; it follows no stated law.
 
+Algorithms of the field as settings:
+
+* SVDD: `keep="each"`, `value=align.PlugIn(model, reward)`;
+* MFM-Search: `particles=1`, `branch` candidates of `mc` draws each, with a one-call posterior.
+
 References:
-    | SVDD (Li et al., 2024), https://arxiv.org/abs/2408.08252 (`keep="each"`, with the plug-in value)
-    | Meta Flow Maps (Potaptchik et al., 2026), https://arxiv.org/abs/2601.14430 (`particles=1`)
+    | SVDD (Li et al., 2024), https://arxiv.org/abs/2408.08252
+    | Meta Flow Maps (Potaptchik et al., 2026), https://arxiv.org/abs/2601.14430
 """
 
 from __future__ import annotations
@@ -23,9 +28,9 @@ from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
 from .population import Population, time_grid
+from .potentials import ValueFunction, value_or
 from .resampling import ess
-from .scoring import Reward, Scorer
-from .smc import ValueFunction, value_or
+from .scoring import Reward
 
 __all__ = ["search"]
 
@@ -33,7 +38,7 @@ __all__ = ["search"]
 @torch.no_grad()
 def search(
     model: PosteriorSampler,
-    reward: Reward,
+    reward: Reward | Sequence[Reward],
     particles: int = 4,
     branch: int = 4,
     steps: int = 8,
@@ -42,11 +47,14 @@ def search(
     rho: float | None = None,
     keep: str = "all",
     value: ValueFunction | None = None,
+    antithetic: bool = False,
     times: Tensor | Sequence[float] | None = None,
     batch: int = 1,
     cond: Any = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     chunk: int | None = None,
+    reward_chunk: int | None = None,
+    accelerator: Any = None,
     progress: bool = False,
     callback: Callable[[Step], None] | None = None,
 ) -> Alignment:
@@ -54,7 +62,7 @@ def search(
 
     Arguments:
         model: any posterior sampler.
-        reward: `reward(z)` or `reward(z, cond)`, `(N,)`.
+        reward: `reward(z)` or `reward(z, cond)`, `(N,)`; a sequence gives each population its own.
         particles: states kept in each population.
         branch: candidates that each makes at every step.
         steps: transitions from noise to data.
@@ -62,45 +70,52 @@ def search(
         rho: correlation of the transitions, DDPM's by default.
         keep: "all" keeps the best of all candidates together, "each" the best candidate of each particle.
         value: any callable `value(x_t, t) -> (N,)` in place of the estimate.
+        antithetic: the draws of an estimate come in pairs of opposite noise.
         times: a grid from 0 to 1 in place of the uniform one of `steps`.
-        batch, cond, generator, chunk, progress, callback: as in :func:`~align.best_of_n`.
+        batch, cond, generator, chunk, reward_chunk, accelerator, progress, callback: as in :func:`~align.best_of_n`.
 
     Raises:
         ValueError: an argument or a reward that does not fit.
+        RewardFailure: an external judge has gone away; it keeps the samples and the rewards there were.
     """
     check_positive("particles", particles), check_positive("branch", branch), check_positive("mc", mc)
     check_choice("keep", keep, ("all", "each"))
+    if antithetic and value is not None:
+        raise ValueError("antithetic: got True with a value function, which takes no draws; leave one out")
     grid = time_grid(steps, times)
-    population = Population(model, particles, batch, cond, generator, chunk)
-    wide = Population(model, particles * branch, batch, cond, population.generator, chunk)
-    scorer = Scorer(reward, chunk)
-    value_of = value_or(value, wide, scorer, mc)
-    x, scores, ancestors = population.prior(), torch.empty(0), []
+    population = Population(
+        model, reward, particles, batch, cond, generator, chunk, reward_chunk, accelerator, besides=value
+    )
+    wide = population.widened(branch)
+    value_of = value_or(value, wide, mc, antithetic)
+    x, ancestors = population.prior(), []
+    parts: dict[str, Tensor] = {}
     for k, t, t_next in population.steps(grid, progress, "search"):
         candidates = population.transition(x, t, t_next, rho, branch)
-        scores = scorer(candidates, wide.cond) if t_next == 1 else value_of(candidates, t_next)
-        scores = scores.reshape(batch, particles, branch)
-        if keep == "each":
-            scores, chosen = scores.max(-1)
-            chosen = chosen + branch * torch.arange(particles, device=x.device)
+        if t_next == 1:
+            scores, parts = wide.score(candidates)
         else:
-            scores, chosen = scores.flatten(1).topk(particles)
-        x = candidates[(chosen + particles * branch * torch.arange(batch, device=x.device)[:, None]).flatten()]
+            scores = value_of(candidates, t_next).reshape(wide.shape)
+        if keep == "each":
+            chosen = scores.unflatten(1, (-1, branch)).argmax(-1) + branch * population.everyone(x.device)
+        else:
+            chosen = population.mine(population.gather(scores).topk(particles).indices)
+        x, scores = population.take(candidates, chosen), population.take(scores.flatten(), chosen)
+        parts = {name: population.take(part.flatten(), chosen) for name, part in parts.items()}
         ancestors.append(chosen // branch)
         if callback is not None:
             flat = torch.zeros(population.shape, device=x.device)
             callback(Step(k, t_next, x.unflatten(0, population.shape), flat, ess(flat)))
-    flat = torch.zeros_like(scores)
-    return Alignment(
-        samples=x.unflatten(0, population.shape),
-        rewards=scores,
-        log_weights=flat,
-        ess=ess(flat).expand(len(grid) - 1, batch),
+    rewards = scores.reshape(population.shape)
+    even = torch.zeros_like(rewards)
+    return population.result(
+        x,
+        rewards,
+        even,
+        {name: part.reshape(population.shape) for name, part in parts.items()},
+        ess=ess(population.gather(even)).expand(len(grid) - 1, batch),
         ancestors=torch.stack(ancestors),
-        nfe_backward=0,
-        reward_calls=scorer.calls // batch,
         method="search",
         law="none: it climbs the reward",
         settings={"particles": particles, "branch": branch, "steps": len(grid) - 1, "mc": mc, "rho": rho, "keep": keep},
-        **population.cost(),
     )

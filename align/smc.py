@@ -1,18 +1,31 @@
 r"""Sequential Monte Carlo: exact samples of the tilted law, from any value estimate.
 
-Particles move by the model's transitions on a grid :math:`0 = t_0 < \dots < t_K = 1` and are weighted by
+Particles move on a grid :math:`0 = t_0 < \dots < t_K = 1` and are weighted by
 
-.. math:: \log w_k = \log w_{k-1} + \hat V_{t_k}(x_{t_k}) - \hat V_{t_{k-1}}(x_{t_{k-1}}), \qquad
-          \hat V_{t_0} = 0, \quad \hat V_{t_K} = r .
+.. math:: \log w_k = \log w_{k-1} + \hat V_{t_k}(x_{t_k}) - \hat V_{t_{k-1}}(x_{t_{k-1}}) + c_k, \qquad
+          \hat V_{t_0} = 0, \quad \hat V_{t_K} = r,
 
-Each estimate :math:`\hat V` is made once, kept with its particle, and moved with it when ancestors are chosen. So it
-cancels from the product of the weights whatever it is, and with unbiased resampling
-:math:`E[\hat Z] = E[\exp r(z)]` holds for every number of particles and of Monte Carlo draws. Good estimates make the
-weights even; bad ones make them uneven, never wrong.
+where :math:`c_k` is what a guided proposal owes (:mod:`align.proposals`), and 0 for the model's own transitions. Each
+estimate :math:`\hat V` is made once, kept with its particle, and moved with it when ancestors are chosen. So it cancels
+from the product of the weights whatever it is, and with unbiased resampling :math:`E[\hat Z] = E[\exp r(z)]` holds for
+every number of particles and of Monte Carlo draws, for tempered values (:mod:`align.tempering`) and for the other
+potentials of Feynman-Kac steering (:mod:`align.potentials`). Good estimates make the weights even; bad ones make them
+uneven, never wrong.
+
+Algorithms of the field as settings:
+
+* Diamond Maps' SMC: a :class:`~diamond.DiamondMap`, `resampling="systematic"`;
+* Feynman-Kac steering (FKS): `value=align.PlugIn(model, reward)`, `potential="diff"`, `"max"` or `"sum"`;
+* twisted diffusion sampling (TDS): `value=align.PlugIn(model, reward)`, `proposal="plugin"`, `ess_threshold=1`;
+* DAS: TDS with `tempering`;
+* FMTT: `value=align.LookAhead(flow_map, reward)`, `tempering=lambda t: t`.
 
 References:
     | Diamond Maps (Holderrieth et al., 2026), https://arxiv.org/abs/2602.05993, Algorithm 2
     | Twisted Diffusion Sampler (Wu et al., 2023), https://arxiv.org/abs/2306.17775
+    | A General Framework for Inference-time Scaling and Steering of Diffusion Models (Singhal et al., 2025),
+    | https://arxiv.org/abs/2501.06848
+    | Test-time scaling of diffusions with flow maps (Sabour et al., 2025), https://arxiv.org/abs/2511.22688
 """
 
 from __future__ import annotations
@@ -28,26 +41,31 @@ from diamond.model import PosteriorSampler
 from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
-from .population import Population, row_slices, time_grid
+from .population import Population, time_grid
+from .potentials import KINDS, Potentials, ValueFunction
+from .proposals import proposal_named
 from .resampling import SCHEMES, ess, log_mean_exp
-from .scoring import Reward, Scorer, checked_numbers
-from .value import value as estimate_value
+from .scoring import Reward
+from .tempering import Tempering, check_tempering
 
-__all__ = ["ValueFunction", "smc", "value_or"]
-
-ValueFunction = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["smc"]
 
 
 @torch.no_grad()
 def smc(
     model: PosteriorSampler,
-    reward: Reward,
+    reward: Reward | Sequence[Reward],
     particles: int = 64,
     steps: int = 8,
     *,
     mc: int = 4,
     rho: float | None = None,
     value: ValueFunction | None = None,
+    antithetic: bool = False,
+    proposal: str | None = None,
+    proposal_strength: float | None = None,
+    tempering: Tempering = None,
+    potential: str = "diff",
     resampling: str | None = None,
     ess_threshold: float = 0.5,
     times: Tensor | Sequence[float] | None = None,
@@ -55,98 +73,113 @@ def smc(
     cond: Any = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     chunk: int | None = None,
+    reward_chunk: int | None = None,
+    accelerator: Any = None,
     progress: bool = False,
     callback: Callable[[Step], None] | None = None,
 ) -> Alignment:
     """Weighted samples of `p(z) exp(r(z)) / Z`, and an unbiased estimate of `Z = E[exp r(z)]`.
 
     The law is exact for a model whose transitions are; for a distilled map it is as exact as they are. Unbiased is not
-    precise: where rewards reach far below zero and `mc` is small, the mean of `exp(log_z)` hangs on rare, large weights.
+    precise: where rewards reach far below zero and `mc` is small, the mean of `exp(log_z)` hangs on rare, large weights,
+    and one run is all but sure to fall short of it. `tempering` and `proposal="lookahead"` are for such rewards.
 
     Arguments:
         model: any posterior sampler.
-        reward: `reward(z)` or `reward(z, cond)`, `(N,)`; `-inf` excludes a sample.
+        reward: `reward(z)` or `reward(z, cond)`, `(N,)`; `-inf` excludes a sample. A sequence gives each population
+            its own.
         particles: members of each population.
         steps: transitions from noise to data.
         mc: posterior draws for each value estimate.
         rho: correlation of the transitions, DDPM's by default.
         value: any callable `value(x_t, t) -> (N,)`, with `t` `(N,)`, in place of the estimate.
+        antithetic: the draws of an estimate come in pairs of opposite noise.
+        proposal: how particles move: by the model's transitions (the default); "lookahead", which chooses among the
+            draws of the value estimate and holds `mc` of them a particle; or with noise shifted by the gradient of the
+            value, estimated by "reparam", "score" or "plugin". See :mod:`align.proposals`.
+        proposal_strength: factor of that gradient, 1 by default.
+        tempering: a schedule `beta(t)` in [0, 1] of the reward before the end, or a share in (0, 1) of effective
+            particles to choose it by.
+        potential: "diff", "max" or "sum": see :mod:`align.potentials`.
         resampling: "systematic" (the default), "stratified", "residual" or "multinomial".
         ess_threshold: a population is resampled before a step if its effective sample size is below this share of
             its particles: 0 never does (importance sampling), 1 always does.
         times: a grid from 0 to 1 in place of the uniform one of `steps`.
-        batch, cond, generator, chunk, progress, callback: as in :func:`~align.best_of_n`.
+        batch, cond, generator, chunk, reward_chunk, accelerator, progress, callback: as in :func:`~align.best_of_n`.
 
     Raises:
-        ValueError: an argument or a reward that does not fit, or a population whose rewards are all -inf.
+        ValueError: an argument or a reward that does not fit, options that contradict each other, or a population
+            whose rewards are all -inf.
+        RewardFailure: an external judge has gone away: see :class:`align.RewardFailure`.
     """
     check_positive("particles", particles), check_positive("mc", mc)
+    check_choice("potential", potential, KINDS)
+    check_tempering(tempering)
     scheme = _scheme(resampling, ess_threshold)
+    _check_consistent(model, value, proposal, proposal_strength, antithetic)
+    _check_used(ess_threshold, proposal, potential, tempering)
     grid = time_grid(steps, times)
-    population = Population(model, particles, batch, cond, generator, chunk)
-    scorer = Scorer(reward, chunk)
-    value_of = value_or(value, population, scorer, mc)
+    population = Population(
+        model, reward, particles, batch, cond, generator, chunk, reward_chunk, accelerator, besides=value
+    )
     x = population.prior()
     log_w = torch.zeros(population.shape, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
-    kept, log_z, rewards = torch.zeros_like(log_w), log_w.new_zeros(batch), torch.zeros_like(log_w)
-    everyone = torch.arange(particles, device=x.device).expand(population.shape)
-    sizes, lineage = [], []
+    potentials = Potentials(
+        population, value, mc, antithetic=antithetic, tempering=tempering, kind=potential,
+        keep_draws=proposal == "lookahead", like=log_w,
+    )  # fmt: skip
+    move = proposal_named(
+        proposal, population, potentials, rho, 1.0 if proposal_strength is None else proposal_strength
+    )
+    everyone, log_z = population.everyone(x.device), log_w.new_zeros(batch)
+    all_w, size = population.gather(log_w), log_w.new_full((batch,), particles)
+    parts: dict[str, Tensor] = {}
+    sizes: list[Tensor] = []
+    lineage: list[Tensor] = []
+    betas: list[Tensor] = []
     for k, t, t_next in population.steps(grid, progress, "smc"):
         ancestors = everyone
         if k and ess_threshold:
             # drawn for every population, needed or not: none's noise depends on what befell the others
-            drawn = scheme(log_w, generator=population.generator)
-            low = ess(log_w) < ess_threshold * particles
-            ancestors = torch.where(low[:, None], drawn, everyone)
-            x = x[(ancestors + particles * torch.arange(batch, device=x.device)[:, None]).flatten()]
-            kept = kept.gather(1, ancestors)
-            log_z = torch.where(low, log_z + log_mean_exp(log_w), log_z)
-            log_w = torch.where(low[:, None], 0.0, log_w)
-        x = population.transition(x, t, t_next, rho)
+            drawn = population.mine(scheme(all_w, generator=population.shared))
+            low = size < ess_threshold * particles
+            if bool(low.any()):
+                ancestors = torch.where(low[:, None], drawn, everyone)
+                x = population.take(x, ancestors)
+                potentials.move(ancestors)
+                log_z = torch.where(low, log_z + log_mean_exp(all_w), log_z)
+                log_w = torch.where(low[:, None], 0.0, log_w)
+        x, owed = move(x, t, t_next)
+        log_w = log_w if owed is None else log_w + owed
         if t_next == 1:
-            values = rewards = scorer(x, population.cond).reshape(population.shape)
-            _check_alive(rewards)
+            rewards, parts = population.score(x)
+            _check_alive(population.gather(rewards))
+            log_w = log_w + potentials.finish(rewards)
         else:
-            values = _finite(value_of(x, t_next).reshape(population.shape))
-        log_w, kept = log_w + values - kept, values
-        sizes.append(ess(log_w))
-        lineage.append(ancestors)
+            log_w = log_w + potentials.advance(x, t_next, log_w)
+        all_w = population.gather(log_w)
+        size = ess(all_w)
+        for record, entry in ((sizes, size), (lineage, ancestors), (betas, potentials.beta[:, 0])):
+            record.append(entry)
         if callback is not None:
-            callback(Step(k, t_next, x.unflatten(0, population.shape), log_w.clone(), sizes[-1]))
-    return Alignment(
-        samples=x.unflatten(0, population.shape),
-        rewards=rewards,
-        log_weights=log_w,
-        log_z=log_z + log_mean_exp(log_w),
+            callback(Step(k, t_next, x.unflatten(0, population.shape), log_w.clone(), size))
+    return population.result(
+        x,
+        rewards,
+        log_w,
+        components=parts,
+        log_z=log_z + log_mean_exp(all_w),
         ess=torch.stack(sizes),
         ancestors=torch.stack(lineage),
-        nfe_backward=0,
-        reward_calls=scorer.calls // batch,
+        inverse_temperatures=None if tempering is None else torch.stack(betas),
         method="smc",
         law="p(z) exp r(z) / Z, by weight",
-        settings={"particles": particles, "steps": len(grid) - 1, "mc": mc, "rho": rho, "ess_threshold": ess_threshold},
-        **population.cost(),
-    )
-
-
-def value_or(
-    value: ValueFunction | None, population: Population, scorer: Scorer, mc: int
-) -> Callable[[Tensor, float], Tensor]:
-    """The user's value function at one time, checked; or the log-mean-exp of `mc` posterior draws."""
-    if value is None:
-        return lambda x, t: estimate_value(
-            population.model, scorer, x, t, mc, cond=population.cond, generator=population.generator,
-            chunk=population.chunk,
-        )  # fmt: skip
-    if not callable(value):
-        raise ValueError(f"value: got {type(value).__name__}, expected a callable value(x_t, t) -> (N,)")
-
-    def at_time(x: Tensor, t: float) -> Tensor:
-        times = torch.full((len(x),), t, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
-        parts = row_slices(len(x), population.chunk)
-        return torch.cat([checked_numbers(value(x[rows].clone(), times[rows]), x[rows], "value") for rows in parts])
-
-    return at_time
+        settings={
+            "particles": particles, "steps": len(grid) - 1, "mc": mc, "rho": rho, "proposal": proposal,
+            "tempering": _described(tempering), "potential": potential, "ess_threshold": ess_threshold,
+            "resampling": resampling or "systematic", "value": "estimated" if value is None else "given",
+        },
+    )  # fmt: skip
 
 
 def _scheme(resampling: str | None, ess_threshold: float) -> Callable[..., Tensor]:
@@ -157,13 +190,35 @@ def _scheme(resampling: str | None, ess_threshold: float) -> Callable[..., Tenso
     return SCHEMES[check_choice("resampling", resampling or "systematic", SCHEMES)]
 
 
-def _finite(values: Tensor) -> Tensor:
-    """Values `(batch, particles)` with -inf raised to the population's least finite one. An estimate of -inf would kill
-    a particle on the word of a few draws, and the mass that later draws find there would be lost: any finite value
-    keeps the law exact."""
-    finite = values.isfinite()
-    least = torch.where(finite, values, torch.inf).amin(1, keepdim=True)
-    return torch.where(finite, values, torch.where(least.isfinite(), least, 0.0))
+def _check_consistent(model: Any, value: Any, proposal: str | None, strength: float | None, antithetic: bool) -> None:
+    """Refuses options that contradict each other."""
+    if strength is not None and proposal in (None, "lookahead"):
+        raise ValueError(
+            f"proposal_strength: got {strength} with proposal={proposal!r}, which has no gradient; leave one out"
+        )
+    if strength is not None and not 0 <= strength < float("inf"):
+        raise ValueError(f"proposal_strength: got {strength}, expected a finite factor of at least 0")
+    if proposal == "lookahead" and value is not None:
+        raise ValueError("value: got a value function with proposal='lookahead', which needs the draws of the estimate")
+    if proposal == "lookahead" and hasattr(model, "weighted_posterior"):
+        raise ValueError(
+            f"proposal: got 'lookahead' for a {type(model).__name__}, whose draws are weighted; expected another"
+        )
+    if antithetic and value is not None and proposal not in ("reparam", "score"):
+        raise ValueError("antithetic: got True with a value function, which takes no draws; leave one out")
+
+
+def _check_used(ess_threshold: float, proposal: str | None, potential: str, tempering: Tempering) -> None:
+    """Refuses options that nothing would come of: without resampling, potentials cancel before they are used."""
+    unused: list[tuple[str, Any]] = [("potential", potential)] if potential != "diff" else []
+    unused += [("tempering", tempering)] if tempering is not None and proposal is None else []
+    if ess_threshold == 0 and unused:
+        name, came = unused[0]
+        raise ValueError(f"{name}: got {came!r} with ess_threshold=0, which never resamples; leave one out")
+
+
+def _described(tempering: Tempering) -> float | str | None:
+    return "schedule" if callable(tempering) else tempering
 
 
 def _check_alive(rewards: Tensor) -> None:

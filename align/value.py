@@ -1,45 +1,41 @@
-r"""The value of a noisy state, and its gradient.
+r"""The value of a noisy state.
 
 .. math:: V_t(x) = \log E[\exp r(z) \mid x_t = x], \qquad
           \hat V = \log \tfrac{1}{K} \textstyle\sum_k \exp r(z^k), \quad z^k \sim p(z \mid x_t = x).
 
-:math:`\exp \hat V` is unbiased; :math:`\hat V` itself has bias :math:`-CV^2(e^r) / 2K` to first order. Its gradient
-comes in three ways:
+:math:`\exp \hat V` is unbiased; :math:`\hat V` itself has bias :math:`-CV^2(e^r) / 2K` to first order. Leaving out one
+draw at a time tells that bias (the jackknife), and what is left is of order :math:`1 / K^2`:
 
-* `reparam`, the derivative of :math:`\hat V` through the draws, :math:`\sum_k \mathrm{softmax}(r)_k \, \nabla_x r(z^k)`;
-* `score`, for rewards without a derivative: :math:`\nabla V_t = \frac{\alpha_t}{\sigma_t^2} (E_w[z] - E[z])` with
-  weights :math:`w \propto \exp r(z)`, both means over the same draws;
-* `plugin`, :math:`\nabla_x r(D_t(x))`, the reward at the posterior mean: diffusion posterior sampling (DPS).
+.. math:: \hat V_J = K \hat V - (K - 1) \tfrac{1}{K} \textstyle\sum_i \hat V_{-i} .
 
-All are accumulated over blocks of draws, so that memory depends on `chunk` and not on their number.
+Antithetic draws come in pairs of opposite noise: what is odd in it cancels, so that a reward nearly linear over the
+posterior costs a fraction of the variance. Draws with weights :math:`w_k` (:class:`diamond.WeightedDiamondMap`) give
+:math:`\hat V = \log \sum_k w_k e^{r(z^k)} - \log \sum_k w_k`.
 
 References:
     | Diamond Maps (Holderrieth et al., 2026), https://arxiv.org/abs/2602.05993, Proposition 4.1
-    | Diffusion Posterior Sampling (Chung et al., 2022), https://arxiv.org/abs/2209.14687
+    | Notes on bias in estimation (Quenouille, 1956), https://doi.org/10.1093/biomet/43.3-4.353
 """
 
 from __future__ import annotations
 
 import math
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from torch import Tensor
 
-from diamond.interpolant import per_sample
 from diamond.model import PosteriorSampler, repeat_cond, slice_cond
-from diamond.randomness import Generator, fresh_generator
+from diamond.randomness import fresh_generator
 from diamond.validation import as_times, check_choice, check_positive, check_state
 
-from .population import posterior_blocks, row_slices
+from .draws import Block, posterior_blocks
 from .scoring import Reward, Scorer
 
-__all__ = ["ESTIMATORS", "value", "value_gradient"]
-
-ESTIMATORS = ("reparam", "score", "plugin")
+__all__ = ["draw_rewards", "log_mean_weighted", "reward_dtype", "score_block", "scorer_of", "stream_value", "value"]
 
 
 @torch.no_grad()
@@ -50,9 +46,12 @@ def value(
     t: Tensor | float,
     mc: int = 16,
     *,
+    correction: str | None = None,
+    antithetic: bool = False,
     cond: Any = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     chunk: int | None = None,
+    reward_chunk: int | None = None,
 ) -> Tensor:
     """The log-mean-exp estimate of `V_t(x_t)` from `mc` posterior draws each: `(B,)`.
 
@@ -62,161 +61,102 @@ def value(
         x_t: states `(B, *event)`.
         t: times `(B,)`, or one.
         mc: posterior draws a state.
+        correction: "jackknife" takes off the bias of order `1 / mc`, for some more variance; it extrapolates, and does
+            so wildly where a single draw carries the mean. With one `exp` of the result is no longer unbiased.
+        antithetic: draws in pairs of opposite noise; `mc` must be even.
         cond: conditioning with leading dimension B.
         generator: one, or one for each of B states (or of as many equal groups of them).
-        chunk: samples per network and reward call; the result does not depend on it.
+        chunk: samples per network call; the result does not depend on it.
+        reward_chunk: samples per reward call, `chunk` by default.
 
     Raises:
         ValueError: an argument or a reward that does not fit.
     """
-    scorer = _scorer(reward, chunk)
+    scorer = scorer_of(reward, chunk, reward_chunk)
     check_state(x_t, model.event_shape)
     t = as_times(t, x_t)
-    check_positive("mc", mc)
-    total = x_t.new_full((len(x_t),), -torch.inf, dtype=_reward_dtype(x_t))
-    for rows, _, z in posterior_blocks(model, x_t, t, mc, cond, _source(generator), chunk):
-        r = _score_draws(scorer, z, slice_cond(cond, rows))
-        total[rows] = torch.logaddexp(total[rows], r.logsumexp(0))
-    return total - math.log(mc)
+    check_positive("mc", mc, 1 if correction is None else 2)
+    if correction is not None:
+        check_choice("correction", correction, ("jackknife",))
+    source = fresh_generator() if generator is None else generator
+    blocks = posterior_blocks(model, x_t, t, mc, cond, source, chunk, antithetic)
+    if correction is not None:
+        return _jackknife(*draw_rewards(blocks, scorer, x_t, mc, cond))
+    return stream_value(blocks, scorer, x_t, mc, cond)
 
 
-def value_gradient(
-    model: PosteriorSampler,
-    reward: Reward | Scorer,
-    x_t: Tensor,
-    t: Tensor | float,
-    mc: int = 16,
-    estimator: str = "reparam",
-    *,
-    cond: Any = None,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
-    chunk: int | None = None,
-) -> Tensor:
-    """An estimate of `grad V_t(x_t)` from `mc` posterior draws each: `(B, *event)`.
-
-    Arguments as in :func:`value`, and the estimator: "reparam" (differentiates the reward and the model), "score"
-    (neither; needs `mc` of at least 2 and `t < 1`) or "plugin" (differentiates both at the posterior mean, which is
-    biased however large `mc` is, and takes no draws).
-
-    Raises:
-        ValueError: an argument or a reward that does not fit; a reward without a derivative where one is needed.
-    """
-    check_state(x_t, model.event_shape)
-    check_choice("estimator", estimator, ESTIMATORS)
-    scorer, t = _scorer(reward, chunk), as_times(t, x_t)
-    check_positive("mc", mc)
-    if estimator == "plugin":
-        return _plugin(model, scorer, x_t, t, cond, chunk)
-    if estimator == "reparam":
-        return _reparam(model, scorer, x_t, t, mc, cond, _source(generator), chunk)
-    tilt = mean_shift(model, scorer, x_t, t, mc, cond=cond, generator=generator, chunk=chunk)
-    path = model.interpolant
-    if not bool((t < 1).all()):
-        raise ValueError("t: got 1, expected times before it: the 'score' estimator divides by sigma(t)")
-    return per_sample(path.alpha(t) / path.sigma(t).square(), tilt) * tilt
+def stream_value(blocks: Iterable[Block], scorer: Scorer, x_t: Tensor, mc: int, cond: Any) -> Tensor:
+    """The log-mean-exp `(B,)` over blocks of `mc` draws of states `(B, *event)`, none of which is kept."""
+    total = x_t.new_full((len(x_t),), -torch.inf, dtype=reward_dtype(x_t))
+    mass = None
+    for block in blocks:
+        rows, r = block.rows, score_block(scorer, block, cond)
+        if block.log_weights is not None:
+            mass = torch.full_like(total, -torch.inf) if mass is None else mass
+            mass[rows] = torch.logaddexp(mass[rows], block.log_weights.logsumexp(0).to(mass))
+            r = r + block.log_weights
+        total[rows] = torch.logaddexp(total[rows], r.logsumexp(0).to(total))
+    return total - (math.log(mc) if mass is None else mass)
 
 
-@torch.no_grad()
-def mean_shift(
-    model: PosteriorSampler,
-    reward: Reward | Scorer,
-    x_t: Tensor,
-    t: Tensor,
-    mc: int,
-    *,
-    cond: Any = None,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
-    chunk: int | None = None,
-) -> Tensor:
-    """`E_w[z] - E[z]` given `x_t`, `(B, *event)`: how far the reward moves the posterior mean. Finite at every t."""
-    if mc < 2:
-        raise ValueError(f"mc: got {mc}, expected at least 2 draws: the 'score' estimator compares them")
-    scorer = _scorer(reward, chunk)
-    top, mass = _accumulators(x_t)
-    weighted, plain = torch.zeros_like(x_t), torch.zeros_like(x_t)
-    for rows, _, z in posterior_blocks(model, x_t, t, mc, cond, _source(generator), chunk):
-        r = _score_draws(scorer, z, slice_cond(cond, rows))
-        weights, decay = _advance(top, mass, rows, r)
-        weighted[rows] = _scale(decay, weighted[rows]) + (_trail(weights, z) * z).sum(0)
-        plain[rows] += z.sum(0)
-    return _scale(1 / mass, weighted, where=mass > 0, otherwise=plain / mc) - plain / mc
+def draw_rewards(
+    blocks: Iterable[Block], scorer: Scorer, x_t: Tensor, mc: int, cond: Any, kept: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The rewards `(mc, B)` of all draws of `(B, *event)` states, and the draws' log-weights where they have any. The
+    draws themselves are written into `kept` `(mc, B, *event)`, where it is given."""
+    rewards = x_t.new_empty((mc, len(x_t)), dtype=reward_dtype(x_t))
+    log_weights = None
+    for block in blocks:
+        rewards[block.draws, block.rows] = score_block(scorer, block, cond)
+        if block.log_weights is not None:
+            log_weights = torch.empty_like(rewards) if log_weights is None else log_weights
+            log_weights[block.draws, block.rows] = block.log_weights.to(rewards)
+        if kept is not None:
+            kept[block.draws, block.rows] = block.z
+    return rewards, log_weights
 
 
-def _reparam(model, scorer: Scorer, x_t: Tensor, t: Tensor, mc: int, cond, generator, chunk) -> Tensor:
-    top, mass = _accumulators(x_t)
-    gradient = torch.zeros_like(x_t)
-    with torch.enable_grad():
-        # a leaf for each block: what one block built is freed before the next
-        for rows, leaf, z in posterior_blocks(model, x_t, t, mc, cond, generator, chunk):
-            r = _score_draws(scorer, z, slice_cond(cond, rows))
-            _check_differentiable(r)
-            weights, decay = _advance(top, mass, rows, r.detach())
-            finite = torch.where(weights > 0, r, 0.0)  # -inf has weight zero, and no derivative
-            (slope,) = torch.autograd.grad((weights * finite).sum(), leaf)
-            gradient[rows] = _scale(decay, gradient[rows]) + slope
-    return _scale(1 / mass, gradient, where=mass > 0, otherwise=torch.zeros_like(gradient))
+def score_block(scorer: Scorer, block: Block, cond: Any) -> Tensor:
+    """The rewards `(n, b)` of a block's draws; `cond` `(B, ...)` is that of all states."""
+    n, b = block.z.shape[:2]
+    part = repeat_cond(slice_cond(cond, block.rows), n) if scorer.takes_cond else None
+    return scorer(block.z.flatten(0, 1), part).reshape(n, b)
 
 
-def _plugin(model, scorer: Scorer, x_t: Tensor, t: Tensor, cond, chunk) -> Tensor:
-    parts = []
-    for rows in row_slices(len(x_t), chunk):
-        with torch.enable_grad():
-            leaf = x_t[rows].detach().requires_grad_()
-            part = slice_cond(cond, rows)
-            r = scorer(model.denoise(leaf, t[rows], cond=part), part)
-            _check_differentiable(r)
-            parts.append(torch.autograd.grad(torch.where(r.isfinite(), r, 0.0).sum(), leaf)[0])
-    return torch.cat(parts)
+def log_mean_weighted(rewards: Tensor, log_weights: Tensor | None) -> Tensor:
+    """`log(sum_k w_k exp r_k / sum_k w_k)` `(...)` along axis 0 of rewards `(K, ...)`; without log-weights all are 1."""
+    if log_weights is None:
+        return rewards.logsumexp(0) - math.log(len(rewards))
+    return (rewards + log_weights).logsumexp(0) - log_weights.logsumexp(0)
 
 
-def _score_draws(scorer: Scorer, z: Tensor, cond: Any) -> Tensor:
-    """Rewards `(n, b)` of draws `(n, b, *event)`."""
-    n, b = z.shape[:2]
-    return scorer(z.flatten(0, 1), repeat_cond(cond, n) if scorer.takes_cond else None).reshape(n, b)
+def _jackknife(rewards: Tensor, log_weights: Tensor | None) -> Tensor:
+    plain = log_mean_weighted(rewards, log_weights)
+    n = len(rewards)
+    if log_weights is None:
+        without = _leave_one_out(rewards) - math.log(n - 1)
+    else:
+        without = _leave_one_out(rewards + log_weights) - _leave_one_out(log_weights)
+    corrected = n * plain - (n - 1) * without.mean(0)
+    return torch.where(corrected.isfinite(), corrected, plain)  # a single draw that is not -inf tells nothing
 
 
-def _accumulators(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest reward so far, and the sum of exponentials relative to it; `(B,)` each."""
-    top = x.new_full((len(x),), -torch.inf, dtype=_reward_dtype(x))
-    return top, torch.zeros_like(top)
+def _leave_one_out(x: Tensor) -> Tensor:
+    """`log sum_{j != i} exp x_j` for each i of `x` `(K, ...)`: sums from either side, for a difference would cancel."""
+    edge = torch.full_like(x[:1], -torch.inf)
+    before = torch.cat([edge, x.logcumsumexp(0)[:-1]])
+    after = torch.cat([x.flip(0).logcumsumexp(0)[:-1].flip(0), edge])
+    return torch.logaddexp(before, after)
 
 
-def _advance(top: Tensor, mass: Tensor, rows: slice, r: Tensor) -> tuple[Tensor, Tensor]:
-    """Takes in rewards `(n, b)`; gives their weights relative to the new largest, and the factor for older sums."""
-    new = torch.maximum(top[rows], r.amax(0))
-    level = torch.where(new.isfinite(), new, 0.0)
-    weights, decay = (r - level).exp(), (top[rows] - level).exp()
-    top[rows] = new
-    mass[rows] = mass[rows] * decay + weights.sum(0)
-    return weights, decay
+def scorer_of(reward: Reward | Scorer, chunk: int | None, reward_chunk: int | None = None) -> Scorer:
+    """A reward as a :class:`~align.scoring.Scorer`; one that is a scorer already stays as it is."""
+    for name, size in (("chunk", chunk), ("reward_chunk", reward_chunk)):
+        if size is not None:
+            check_positive(name, size)
+    return reward if isinstance(reward, Scorer) else Scorer(reward, chunk if reward_chunk is None else reward_chunk)
 
 
-def _trail(weights: Tensor, z: Tensor) -> Tensor:
-    return weights.to(z.dtype).reshape(*weights.shape, *[1] * (z.ndim - weights.ndim))
-
-
-def _scale(factor: Tensor, x: Tensor, where: Tensor | None = None, otherwise: Tensor | None = None) -> Tensor:
-    scaled = _trail(factor, x) * x
-    return scaled if where is None or otherwise is None else torch.where(_trail(where, x) > 0, scaled, otherwise)
-
-
-def _check_differentiable(r: Tensor) -> None:
-    if not r.requires_grad:
-        raise ValueError(
-            "reward: it returned numbers that do not depend differentiably on the samples, expected a differentiable "
-            "reward; for a black-box reward take estimator='score'"
-        )
-
-
-def _scorer(reward: Reward | Scorer, chunk: int | None) -> Scorer:
-    if chunk is not None:
-        check_positive("chunk", chunk)
-    return reward if isinstance(reward, Scorer) else Scorer(reward, chunk)
-
-
-def _source(generator: Generator) -> Generator:
-    return fresh_generator() if generator is None else generator
-
-
-def _reward_dtype(x: Tensor) -> torch.dtype:
+def reward_dtype(x: Tensor) -> torch.dtype:
+    """What rewards of samples `x` are computed in: float32, or float64 where the samples are."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -1,13 +1,14 @@
 r"""Where every random number of the toolkit comes from.
 
-A `generator` is a `torch.Generator`, a sequence of them, `None` or a :class:`SlicedNoise`:
+A `generator` is one of the following:
 
-* one generator draws the whole tensor at once; it may live on the CPU while the tensor lives elsewhere;
-* a sequence gives each of its members an equal share of the rows of the batch axis, so that what one population
+* a `torch.Generator` draws the whole tensor at once; it may live on the CPU while the tensor lives elsewhere;
+* a sequence of them gives each of its members an equal share of the rows of the batch axis, so that what one population
   draws does not depend on which others stand beside it;
 * `None` is a fresh generator seeded by the operating system: the global random state is neither read nor moved;
 * a :class:`SlicedNoise` hands out parts of one large draw, so that work done in chunks sees the very numbers that
-  it would see when done at once.
+  it would see when done at once;
+* an :class:`AntitheticNoise` makes the second half of the Monte Carlo draws mirror images of the first.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ import torch
 
 from torch import Tensor
 
-__all__ = ["Generator", "SlicedNoise", "fresh_generator", "normal", "uniform"]
+__all__ = ["AntitheticNoise", "Generator", "SlicedNoise", "fresh_generator", "normal", "uniform"]
+
+
+class AntitheticNoise:
+    """A source of noise for calls with an axis of Monte Carlo draws, an even number of them: the second half are the
+    mirror images of the first, `-x` of normal numbers and `1 - x` of uniform ones. Each draw has the law it would have
+    alone; what is odd in the noise cancels from a mean over both halves."""
+
+    def __init__(self, generator: torch.Generator | Sequence[torch.Generator]) -> None:
+        self.generator = generator
 
 
 class SlicedNoise:
@@ -27,7 +37,12 @@ class SlicedNoise:
     has one, has `draws` draws. The n-th request made through one part and the n-th made through another are slices
     of the same draw."""
 
-    def __init__(self, generator: torch.Generator | Sequence[torch.Generator], rows: int, draws: int = 1) -> None:
+    def __init__(
+        self,
+        generator: torch.Generator | Sequence[torch.Generator] | AntitheticNoise,
+        rows: int,
+        draws: int = 1,
+    ) -> None:
         self.generator = generator
         self.size = (draws, rows)
         self._kept: list[Tensor] = []
@@ -56,7 +71,7 @@ class SlicedNoise:
         return part
 
 
-Generator: TypeAlias = "torch.Generator | Sequence[torch.Generator] | SlicedNoise | None"
+Generator: TypeAlias = "torch.Generator | Sequence[torch.Generator] | SlicedNoise | AntitheticNoise | None"
 
 
 def fresh_generator() -> torch.Generator:
@@ -98,6 +113,13 @@ def _request(function, shape, generator, batch_axis, device, dtype) -> Tensor:
     def draw(shape, generator, batch_axis, device, dtype) -> Tensor:
         if isinstance(generator, torch.Generator):
             return function(shape, generator=generator, device=generator.device, dtype=dtype).to(device)
+        if isinstance(generator, AntitheticNoise):
+            if batch_axis != 1 or shape[0] % 2:
+                raise ValueError(
+                    f"generator: got antithetic noise for shape {shape}, expected an even number of draws in front"
+                )
+            half = draw((shape[0] // 2, *shape[1:]), generator.generator, batch_axis, device, dtype)
+            return torch.cat([half, -half if function is torch.randn else 1 - half])
         share, rest = divmod(shape[batch_axis], max(len(generator), 1))
         if rest or not len(generator):
             raise ValueError(

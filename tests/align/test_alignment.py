@@ -172,10 +172,11 @@ def test_missing_files_are_said_to_be_missing(tmp_path):
 def test_every_result_can_be_plotted(algorithm, case_a, mild):
     out = algorithm(case_a, mild, batch=2)
     figure = out.plot()
-    rewards, sizes = figure.axes
+    rewards, sizes, lineage = figure.axes
     assert rewards.get_title() == out.method
     assert (rewards.get_xlabel(), sizes.get_xlabel()) == ("reward", "step")
-    assert len(sizes.lines) == 2
+    assert len(sizes.lines) == len(lineage.lines) == 2
+    assert lineage.lines[1].get_ydata().tolist() == out.unique_ancestors()[:, 1].tolist()
     assert sizes.lines[0].get_ydata().tolist() == pytest.approx(out.ess[:, 0].tolist())
     assert sum(bar.get_height() for bar in rewards.patches if hasattr(bar, "get_height")) == pytest.approx(1)
     image = io.BytesIO()

@@ -5,7 +5,8 @@ import torch
 
 import align
 
-from align.population import Population, posterior_blocks, row_slices, time_grid
+from align.draws import posterior_blocks, row_slices
+from align.population import Population, time_grid
 from diamond.glass import GlassFlow
 
 COND = torch.tensor([[0.5, -0.5], [1.0, 0.0], [-2.0, 1.0]], dtype=torch.float64)
@@ -14,6 +15,10 @@ COND = torch.tensor([[0.5, -0.5], [1.0, 0.0], [-2.0, 1.0]], dtype=torch.float64)
 @pytest.fixture
 def glass(tiny_flow):
     return GlassFlow(tiny_flow, steps=2)
+
+
+def flat(z):
+    return torch.zeros(len(z))
 
 
 def attracted(z, cond):
@@ -60,7 +65,7 @@ def test_blocks_give_every_row_its_draws_and_the_same_noise(mc, chunk, case_a, s
 
     def draws(chunk):
         kept = [[] for _ in range(5)]
-        for rows, _, z in posterior_blocks(case_a, x, t, mc, None, seeded(), chunk):
+        for rows, _, _, z, _ in posterior_blocks(case_a, x, t, mc, None, seeded(), chunk):
             assert chunk is None or z.shape[0] * z.shape[1] <= chunk
             for place, row in enumerate(range(5)[rows]):
                 kept[row].append(z[:, place])
@@ -73,14 +78,14 @@ def test_blocks_give_every_row_its_draws_and_the_same_noise(mc, chunk, case_a, s
 def test_blocks_hold_no_more_than_a_tile_of_draws(case_a):
     x = case_a.prior(3)
     sizes = [
-        len(z) for _, _, z in posterior_blocks(case_a, x, torch.full((3,), 0.5), 50, None, torch.Generator(), None)
+        len(block.z) for block in posterior_blocks(case_a, x, torch.full((3,), 0.5), 50, None, torch.Generator(), None)
     ]
     assert sizes == [16, 16, 16, 2]
 
 
 @pytest.mark.parametrize("chunk", [None, 5])
 def test_branches_of_a_particle_are_independent_transitions_of_it(chunk, case_a, seeded, check_mean, kernel_moments):
-    population = Population(case_a, 2, 1, generator=seeded(), chunk=None if chunk is None else 5000)
+    population = Population(case_a, flat, 2, 1, generator=seeded(), chunk=None if chunk is None else 5000)
     x = torch.tensor([[0.4, -0.3], [-1.0, 0.2]], dtype=torch.float64)
     after = population.transition(x, 0.4, 0.7, branch=6000).reshape(2, 6000, 2)
     mean, covariance = kernel_moments(case_a, x, 0.4, 0.7)
@@ -98,7 +103,7 @@ def test_branches_get_the_conditioning_of_their_population(still, family):
 
     cond = torch.tensor([[10.0], [20.0]], dtype=torch.float64)
     for chunk in (None, 1, 5):
-        population = Population(Pulled(), 3, 2, cond, family([1, 2]), chunk)
+        population = Population(Pulled(), flat, 3, 2, cond, family([1, 2]), chunk)
         x = population.prior()
         expected = (x.reshape(2, 3, 1) + cond[:, None]).repeat_interleave(4, dim=1).reshape(-1, 1)
         assert torch.equal(population.transition(x, 0.1, 0.2, branch=4), expected)
@@ -121,7 +126,7 @@ def test_the_correlation_and_the_grid_reach_the_model(rho, run, still):
 @pytest.mark.parametrize("batch, size", [(0, 1), (-1, 2), (1.5, 2)])
 def test_populations_of_no_number_are_refused(batch, size, case_a):
     with pytest.raises(ValueError, match="^batch: got"):
-        Population(case_a, size, batch)
+        Population(case_a, flat, size, batch)
 
 
 # -------------------------------------------------------------------- what holds for every algorithm

@@ -1,0 +1,49 @@
+r"""Damping guidance that rests on a single draw.
+
+The mean gradient of a reward at posterior draws, :math:`E[\nabla_x r(z)]`, is steeper than the gradient of the value:
+the logarithm of a mean of exponentials is flatter than the mean of logarithms. For a Gaussian posterior of variance
+:math:`v_t` and a reward of curvature :math:`\kappa` (:math:`r = -\kappa |z - c|^2 / 2`) the two differ by the factor
+
+.. math:: \frac{1}{1 + \kappa v_t}, \qquad v_t = \frac{s^2 \sigma_t^2}{\sigma_t^2 + s^2 \alpha_t^2},
+
+with :math:`s` the standard deviation of the data, or of the mode that the state is in. The same factor is right for the
+reward at the posterior mean (DPS). It mends the over-optimisation within a mode; which mode, it cannot choose.
+
+References:
+    | Are we really tilting? (Dandapanthula & Boffi, 2026), https://arxiv.org/abs/2606.02884
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from diamond.interpolant import Interpolant
+
+__all__ = ["damping"]
+
+
+def damping(interpolant: Interpolant, curvature: float, spread: float = 0.2) -> Callable[[float], float]:
+    """The factor as a function of t, for `scale=` of :func:`align.guide`: exact for one draw and Gaussian data.
+
+    Arguments:
+        interpolant: the model's path.
+        curvature: of the reward, `1 / noise**2` for a measurement with that noise; at least 0.
+        spread: standard deviation of the data within a mode, above 0.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+    if not 0 <= curvature < float("inf"):
+        raise ValueError(f"curvature: got {curvature}, expected a finite number of at least 0")
+    if not 0 < spread < float("inf"):
+        raise ValueError(f"spread: got {spread}, expected a positive finite number")
+
+    def factor(t: float) -> float:
+        time = torch.tensor(t, dtype=torch.float64)
+        alpha, sigma = float(interpolant.alpha(time)), float(interpolant.sigma(time))
+        variance = (spread * sigma) ** 2 / (sigma**2 + (spread * alpha) ** 2)
+        return 1 / (1 + curvature * variance)
+
+    return factor

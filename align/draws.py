@@ -1,0 +1,77 @@
+"""Posterior draws in blocks: as many at once as `chunk` and memory allow, with the same noise however they are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from torch import Tensor
+
+from diamond.model import PosteriorSampler, slice_cond
+from diamond.randomness import AntitheticNoise, Generator, SlicedNoise
+
+__all__ = ["Block", "posterior_blocks", "row_slices"]
+
+TILE = 16  # Monte Carlo draws whose noise is held at once: memory does not grow with their number
+
+
+class Block(NamedTuple):
+    """Some posterior draws of some states."""
+
+    rows: slice  # which of the states
+    draws: slice  # which of the draws
+    x: Tensor  # the states (b, *event); a leaf of its own where gradients are enabled
+    z: Tensor  # (n, b, *event)
+    log_weights: Tensor | None  # (n, b), for a model whose draws are weighted
+
+
+def row_slices(rows: int, chunk: int | None) -> Iterator[slice]:
+    """Slices of at most `chunk` rows that cover `rows` of them."""
+    step = chunk or max(rows, 1)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def posterior_blocks(
+    model: PosteriorSampler,
+    x_t: Tensor,
+    t: Tensor,
+    mc: int,
+    cond: Any,
+    generator: Generator,
+    chunk: int | None,
+    antithetic: bool = False,
+) -> Iterator[Block]:
+    """Blocks with `n * b <= chunk` until each of the `(B, *event)` rows has had `mc` draws. The noise is the same for
+    every `chunk`. A model that has `weighted_posterior` is asked for that.
+
+    Raises:
+        ValueError: `antithetic` draws of an odd number.
+    """
+    if antithetic and mc % 2:
+        raise ValueError(f"mc: got {mc}, expected an even number of antithetic draws")
+    source: Any = AntitheticNoise(generator) if antithetic else generator  # type: ignore[arg-type]
+    rows = len(x_t)
+    at_once = rows if chunk is None else min(chunk, rows)
+    for first in range(0, mc, TILE):
+        tile = min(TILE, mc - first)
+        if chunk is None:
+            x = x_t.detach().requires_grad_(torch.is_grad_enabled())
+            yield Block(slice(0, rows), slice(first, first + tile), x, *_draw(model, x, t, tile, cond, source))
+            continue
+        whole = SlicedNoise(source, rows, tile)
+        step = max(1, chunk // rows)
+        for part in row_slices(rows, at_once):
+            for draws in row_slices(tile, step):
+                noise = whole.part(part, draws)
+                n = draws.stop - draws.start
+                x = x_t[part].detach().requires_grad_(torch.is_grad_enabled())
+                place = slice(first + draws.start, first + draws.stop)
+                yield Block(part, place, x, *_draw(model, x, t[part], n, slice_cond(cond, part), noise))
+
+
+def _draw(model: Any, x: Tensor, t: Tensor, n: int, cond: Any, generator: Any) -> tuple[Tensor, Tensor | None]:
+    if hasattr(model, "weighted_posterior"):
+        return model.weighted_posterior(x, t, n, cond=cond, generator=generator)
+    return model.posterior(x, t, n, cond=cond, generator=generator), None

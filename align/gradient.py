@@ -1,0 +1,200 @@
+r"""The gradient of the value of a noisy state, in three ways.
+
+* `reparam`, the derivative of the estimate :math:`\hat V = \log \frac1K \sum_k \exp r(z^k)` through the draws,
+  :math:`\sum_k \mathrm{softmax}(r)_k \, \nabla_x r(z^k)`;
+* `score`, for rewards without a derivative: :math:`\nabla V_t = \frac{\alpha_t}{\sigma_t^2} (E_w[z] - E[z])` with
+  weights :math:`w \propto \exp r(z)`. Both means are over the same draws: the error that they share cancels, which is
+  why the plain mean is taken and not the denoiser's (:math:`\mathrm{Var}` falls by that of a mean of K draws);
+* `plugin`, :math:`\nabla_x r(D_t(x))`, the reward at the posterior mean: diffusion posterior sampling (DPS).
+
+All are accumulated over blocks of draws, so that memory depends on `chunk` and not on their number. Draws with weights
+:math:`v_k` that depend on :math:`x` (:class:`diamond.WeightedDiamondMap`) give, with :math:`l_k = \log v_k`,
+
+.. math:: \nabla \hat V = \textstyle\sum_k \mathrm{softmax}(r + l)_k \, \nabla (r_k + l_k)
+                          - \sum_k \mathrm{softmax}(l)_k \, \nabla l_k .
+
+References:
+    | Diamond Maps (Holderrieth et al., 2026), https://arxiv.org/abs/2602.05993, Proposition 4.1
+    | Meta Flow Maps (Potaptchik et al., 2026), https://arxiv.org/abs/2601.14430 (both estimators, there called G and GF)
+    | Diffusion Posterior Sampling (Chung et al., 2022), https://arxiv.org/abs/2209.14687
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from torch import Tensor
+
+from diamond.interpolant import per_sample
+from diamond.model import PosteriorSampler, slice_cond
+from diamond.randomness import fresh_generator
+from diamond.validation import as_times, check_choice, check_positive, check_state
+
+from .draws import Block, posterior_blocks, row_slices
+from .scoring import Reward, Scorer
+from .tempering import tempered
+from .value import reward_dtype, score_block, scorer_of
+
+__all__ = ["ESTIMATORS", "check_differentiable", "mean_shift", "population_gradient", "value_gradient"]
+
+ESTIMATORS = ("reparam", "score", "plugin")
+
+
+def value_gradient(
+    model: PosteriorSampler,
+    reward: Reward | Scorer,
+    x_t: Tensor,
+    t: Tensor | float,
+    mc: int = 16,
+    estimator: str = "reparam",
+    *,
+    antithetic: bool = False,
+    cond: Any = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    chunk: int | None = None,
+    reward_chunk: int | None = None,
+) -> Tensor:
+    """An estimate of `grad V_t(x_t)` from `mc` posterior draws each: `(B, *event)`.
+
+    Arguments as in :func:`~align.value`, and the estimator: "reparam" (differentiates the reward and the model), "score"
+    (neither; needs `mc` of at least 2 and `t < 1`) or "plugin" (differentiates both at the posterior mean, which is
+    biased however large `mc` is, and takes no draws).
+
+    Raises:
+        ValueError: an argument or a reward that does not fit; a reward without a derivative where one is needed.
+    """
+    check_state(x_t, model.event_shape)
+    check_choice("estimator", estimator, ESTIMATORS)
+    scorer, t = scorer_of(reward, chunk, reward_chunk), as_times(t, x_t)
+    check_positive("mc", mc)
+    if estimator == "plugin":
+        return _plugin(model, scorer, x_t, t, cond, cond, chunk)
+    source = fresh_generator() if generator is None else generator
+    blocks = posterior_blocks(model, x_t, t, mc, cond, source, chunk, antithetic)
+    return _gradient(model, scorer, x_t, t, mc, estimator, blocks, cond)
+
+
+def population_gradient(
+    population: Any, x: Tensor, t: float, mc: int, estimator: str, antithetic: bool = False, beta: Tensor | None = None
+) -> Tensor:
+    """:func:`value_gradient` for the rows of a :class:`~align.population.Population`, whose model and reward may be
+    conditioned differently; of the reward `beta r`, with `beta` `(rows,)`, where that is given."""
+    times = as_times(t, x)
+    model, scorer, cond = population.model, population.scorer, population.reward_cond
+    if estimator == "plugin":
+        slope = _plugin(model, scorer, x, times, population.cond, cond, population.chunk)
+        return slope if beta is None else _trail(beta, slope) * slope
+    blocks = population.blocks(x, t, mc, antithetic)
+    return _gradient(model, scorer, x, times, mc, estimator, blocks, cond, beta)
+
+
+def _gradient(model, scorer: Scorer, x_t: Tensor, t: Tensor, mc: int, estimator: str, blocks, cond, beta=None):
+    if estimator == "reparam":
+        return _reparam(scorer, x_t, blocks, cond, beta)
+    shift = mean_shift(scorer, x_t, mc, blocks, cond, beta)
+    path = model.interpolant
+    if not bool((t < 1).all()):
+        raise ValueError("t: got 1, expected times before it: the 'score' estimator divides by sigma(t)")
+    return per_sample(path.alpha(t) / path.sigma(t).square(), shift) * shift
+
+
+@torch.no_grad()
+def mean_shift(
+    scorer: Scorer, x_t: Tensor, mc: int, blocks: Iterable[Block], cond: Any, beta: Tensor | None = None
+) -> Tensor:
+    """`E_w[z] - E[z]` given `x_t`, `(B, *event)`, from blocks of `mc` draws: how far the reward, or `beta` `(B,)` times
+    it, moves the posterior mean. Finite at every t."""
+    if mc < 2:
+        raise ValueError(f"mc: got {mc}, expected at least 2 draws: the 'score' estimator compares them")
+    tilted, plain = _SoftmaxMean(x_t), _SoftmaxMean(x_t)
+    for block in blocks:
+        r, base = _score(scorer, block, cond, beta), block.log_weights
+        base = torch.zeros_like(r) if base is None else base.to(r)
+        for mean, logits in ((tilted, r + base), (plain, base)):
+            weights = mean.weigh(block.rows, logits)
+            mean.add(block.rows, (_trail(weights, block.z) * block.z).sum(0))
+    # rewards of -inf throughout move nothing
+    return torch.where(_trail(tilted.mass > 0, x_t), tilted.mean() - plain.mean(), 0.0)
+
+
+def _reparam(scorer: Scorer, x_t: Tensor, blocks: Iterable[Block], cond: Any, beta: Tensor | None) -> Tensor:
+    tilted, plain = _SoftmaxMean(x_t), _SoftmaxMean(x_t)
+    with torch.enable_grad():
+        # a leaf for each block: what one block built is freed before the next
+        for block in blocks:
+            r = _score(scorer, block, cond, beta)
+            check_differentiable(r)
+            if block.log_weights is not None:
+                weights = plain.weigh(block.rows, block.log_weights.detach().to(r))
+                slope = torch.autograd.grad((weights * block.log_weights).sum(), block.x, retain_graph=True)[0]
+                plain.add(block.rows, slope)
+                r = r + block.log_weights
+            weights = tilted.weigh(block.rows, r.detach())
+            finite = torch.where(weights > 0, r, 0.0)  # -inf has weight zero, and no derivative
+            tilted.add(block.rows, torch.autograd.grad((weights * finite).sum(), block.x)[0])
+    return torch.where(_trail(tilted.mass > 0, x_t), tilted.mean() - plain.mean(), 0.0)
+
+
+def _score(scorer: Scorer, block: Block, cond: Any, beta: Tensor | None) -> Tensor:
+    r = score_block(scorer, block, cond)
+    return r if beta is None else tempered(r, beta[block.rows])
+
+
+def _plugin(model, scorer: Scorer, x_t: Tensor, t: Tensor, cond: Any, reward_cond: Any, chunk: int | None) -> Tensor:
+    parts = []
+    for rows in row_slices(len(x_t), chunk):
+        with torch.enable_grad():
+            leaf = x_t[rows].detach().requires_grad_()
+            mean = model.denoise(leaf, t[rows], cond=slice_cond(cond, rows))
+            r = scorer(mean, slice_cond(reward_cond, rows) if scorer.takes_cond else None)
+            check_differentiable(r)
+            parts.append(torch.autograd.grad(torch.where(r.isfinite(), r, 0.0).sum(), leaf)[0])
+    return torch.cat(parts)
+
+
+class _SoftmaxMean:
+    """`sum_k softmax(l)_k v_k` for each of B states, over blocks of k, whatever the size of the logits."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.top = x.new_full((len(x),), -torch.inf, dtype=reward_dtype(x))
+        self.mass, self.total = torch.zeros_like(self.top), torch.zeros_like(x)
+
+    def weigh(self, rows: slice, logits: Tensor) -> Tensor:
+        """Takes in logits `(n, b)`; gives their weights relative to the largest so far."""
+        new = torch.maximum(self.top[rows], logits.amax(0))
+        level = torch.where(new.isfinite(), new, 0.0)
+        weights, decay = (logits - level).exp(), (self.top[rows] - level).exp()
+        self.top[rows] = new
+        self.mass[rows] = self.mass[rows] * decay + weights.sum(0)
+        self.total[rows] = _trail(decay, self.total) * self.total[rows]
+        return weights
+
+    def add(self, rows: slice, weighted: Tensor) -> None:
+        """Adds what the weights last given weigh, summed, `(b, *event)`."""
+        self.total[rows] += weighted
+
+    def mean(self) -> Tensor:
+        """`(B, *event)`, and 0 where there was no weight."""
+        some = self.mass > 0
+        return torch.where(_trail(some, self.total), self.total / _trail(self.mass.where(some, 1.0), self.total), 0.0)
+
+
+def _trail(weights: Tensor, z: Tensor) -> Tensor:
+    weights = weights if weights.dtype == torch.bool else weights.to(z.dtype)
+    return weights.reshape(*weights.shape, *[1] * (z.ndim - weights.ndim))
+
+
+def check_differentiable(r: Tensor) -> None:
+    """Refuses rewards that autograd knows no derivative of.
+
+    Raises:
+        ValueError: it knows none.
+    """
+    if not r.requires_grad:
+        raise ValueError(
+            "reward: it returned numbers that do not depend differentiably on the samples, expected a differentiable "
+            "reward; for a black-box reward take estimator='score'"
+        )
