@@ -19,12 +19,14 @@ from diamond.validation import check_positive
 
 from .alignment import Alignment, Step
 from .population import Population, time_grid
+from .processes import failing_together
 from .resampling import ess, log_mean_exp
 from .scoring import Reward
 
 __all__ = ["best_of_n"]
 
 
+@failing_together
 @torch.no_grad()
 def best_of_n(
     model: PosteriorSampler,
@@ -58,11 +60,13 @@ def best_of_n(
         accelerator: an `accelerate.Accelerator`, over whose processes each population is spread; the result is the same
             in each of them.
         progress: whether to show a bar.
-        callback: called with a :class:`~align.alignment.Step` at the end of each step.
+        callback: called with a :class:`~align.alignment.Step` at the end of each step, in each process with the samples
+            and weights of its own members.
 
     Raises:
         ValueError: an argument or a reward that does not fit.
         RewardFailure: an external judge has gone away; it keeps the samples and the rewards there were.
+        ProcessFailure: another process of the accelerator failed, and why.
     """
     population = Population(
         model, reward, check_positive("n", n), batch, cond, generator, chunk, reward_chunk, accelerator

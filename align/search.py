@@ -29,12 +29,14 @@ from diamond.validation import check_choice, check_positive
 from .alignment import Alignment, Step
 from .population import Population, time_grid
 from .potentials import ValueFunction, value_or
+from .processes import failing_together
 from .resampling import ess
 from .scoring import Reward
 
 __all__ = ["search"]
 
 
+@failing_together
 @torch.no_grad()
 def search(
     model: PosteriorSampler,

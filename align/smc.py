@@ -43,6 +43,7 @@ from diamond.validation import check_choice, check_positive
 from .alignment import Alignment, Step
 from .population import Population, time_grid
 from .potentials import KINDS, Potentials, ValueFunction
+from .processes import failing_together
 from .proposals import proposal_named
 from .resampling import SCHEMES, ess, log_mean_exp
 from .scoring import Reward
@@ -51,6 +52,7 @@ from .tempering import Tempering, check_tempering
 __all__ = ["smc"]
 
 
+@failing_together
 @torch.no_grad()
 def smc(
     model: PosteriorSampler,
