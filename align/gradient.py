@@ -84,11 +84,15 @@ def population_gradient(
     conditioned differently; of the reward `beta r`, with `beta` `(rows,)`, where that is given."""
     times = as_times(t, x)
     model, scorer, cond = population.model, population.scorer, population.reward_cond
+    before = population.spent()
     if estimator == "plugin":
         slope = _plugin(model, scorer, x, times, population.cond, cond, population.chunk)
-        return slope if beta is None else _trail(beta, slope) * slope
-    blocks = population.blocks(x, t, mc, antithetic)
-    return _gradient(model, scorer, x, times, mc, estimator, blocks, cond, beta)
+        slope = slope if beta is None else _trail(beta, slope) * slope
+    else:
+        blocks = population.blocks(x, t, mc, antithetic)
+        slope = _gradient(model, scorer, x, times, mc, estimator, blocks, cond, beta)
+    population.backward += 0 if estimator == "score" else population.spent() - before
+    return slope
 
 
 def _gradient(model, scorer: Scorer, x_t: Tensor, t: Tensor, mc: int, estimator: str, blocks, cond, beta=None):

@@ -143,7 +143,6 @@ def guide(
         log_z=log_mean_exp(owed) if correct else None,
         ess=torch.stack(sizes),
         ancestors=everyone.expand(len(grid) - 1, *population.shape),
-        nfe_backward=lean.backward,
         method="guide",
         law=_law(estimator, scale, strength, (low, high), mc, correct),
         settings={
@@ -167,7 +166,7 @@ class _Guidance:
     ) -> None:
         self.population, self.mc, self.estimator, self.antithetic = population, mc, estimator, antithetic
         self.scale = scale if callable(scale) else lambda t: scale
-        self.strength, self.backward = strength, 0
+        self.strength = strength
 
     def shift(self, x: Tensor, z: Tensor, t: float, t_next: float, scales: TransitionScales) -> Tensor:
         """The shift of `x_{t_next}`, `(rows, *event)`, at states `x` with posterior means `z`."""
@@ -190,9 +189,7 @@ class _Guidance:
             return mean_shift(population.scorer, x, self.mc, blocks, population.reward_cond)
         if t == 0:
             return torch.zeros_like(x)  # one draw, or the mean, tells nothing here of how far the reward moves it
-        before = population.nfe()
         slope = population_gradient(population, x, t, self.mc, self.estimator, self.antithetic)
-        self.backward += (population.nfe() or 0) - (before or 0)
         path, now = population.model.interpolant, torch.tensor([t], device=x.device, dtype=torch.float64)
         return per_sample(path.sigma(now).square() / path.alpha(now), x) * slope
 

@@ -64,24 +64,26 @@ class GuidedFlow(Model):
             self.flow.nfe = value
 
     def denoise(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
-        """The guided denoiser, `(B, *event)`; for t = 0, where noise tells nothing, the flow's own.
+        """The guided denoiser, `(B, *event)`; for t = 0, where noise tells nothing, the flow's own. Differentiable in
+        `x_t`, by a second derivative of the flow.
 
         Raises:
             ValueError: the reward has no derivative.
         """
         check_state(x_t, self.event_shape)
         t = as_times(t, x_t)
+        wanted = torch.is_grad_enabled() and x_t.requires_grad
         with torch.enable_grad():
-            leaf = x_t.detach().requires_grad_()
+            leaf = x_t if wanted else x_t.detach().requires_grad_()
             mean = self.flow.denoise(leaf, t, cond=cond)
             r = self._scorer(mean)
             check_differentiable(r)
-            (slope,) = torch.autograd.grad(torch.where(r.isfinite(), r, 0.0).sum(), leaf)
+            (slope,) = torch.autograd.grad(torch.where(r.isfinite(), r, 0.0).sum(), leaf, create_graph=wanted)
         alpha, sigma = self.interpolant.alpha(t), self.interpolant.sigma(t)
         low, high = self.interval
         active = (alpha > 0) & (t >= low) & (t <= high)
         factor = torch.where(active, self.scale * sigma.square() / torch.where(active, alpha, 1.0), 0.0)
-        return mean.detach() + per_sample(factor, slope) * slope
+        return (mean if wanted else mean.detach()) + per_sample(factor, slope) * slope
 
     def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """The velocity that goes with the guided denoiser, `(B, *event)`."""

@@ -53,6 +53,7 @@ class Population:
         shared: of what all processes draw alike, the ancestors.
         scorer: the reward, checked and counted.
         cond, reward_cond: conditioning of each row, for the model and for the reward.
+        backward: network evaluations that were differentiated through, of all populations, by this process.
 
     Raises:
         ValueError: a model without a posterior, or counts, rewards or generators that do not fit.
@@ -95,6 +96,7 @@ class Population:
             reward = ByPopulation(reward)
         reward_chunk = self.chunk if reward_chunk is None else check_positive("reward_chunk", reward_chunk)
         self.scorer = Scorer(reward, reward_chunk)
+        self.backward = 0
         self._counted: dict[int, tuple[Any, int]] = {}
         for counted in (model, getattr(besides, "model", None)):
             self._count(counted)
@@ -198,7 +200,9 @@ class Population:
 
     def _count(self, model: Any) -> None:
         spent = getattr(model, "nfe", None)
-        source = getattr(model, "flow", getattr(model, "flow_map", model))  # views count on what they look at
+        source = model
+        while (inner := getattr(source, "flow", getattr(source, "flow_map", None))) is not None:
+            source = inner  # views count on what they look at
         if spent is not None:
             self._counted.setdefault(id(source), (model, spent))
 
@@ -206,8 +210,11 @@ class Population:
         """Network evaluations a population since this was made, by all processes; None for models that count none."""
         if not self._counted:
             return None
-        spent = sum(model.nfe - before for model, before in self._counted.values())
-        return self.processes.sum(spent) // self.batch
+        return self.processes.sum(self.spent()) // self.batch
+
+    def spent(self) -> int:
+        """Network evaluations since this was made, of all populations, by this process."""
+        return sum(model.nfe - before for model, before in self._counted.values())
 
     def result(self, x: Tensor, rewards: Tensor, log_weights: Tensor, components: dict, **fields: Any) -> Alignment:
         """What an algorithm returns, of all processes' members, with its cost."""
@@ -219,8 +226,9 @@ class Population:
             log_weights=self.gather(log_weights),
             components={name: self.gather(part) for name, part in components.items()},
             nfe=self.nfe(),
+            nfe_backward=self.processes.sum(self.backward) // self.batch,
             reward_calls=self.processes.sum(calls) // self.batch,
-            seconds=time.perf_counter() - self._began,
+            seconds=self.processes.most(time.perf_counter() - self._began),
             **fields,
         )
 

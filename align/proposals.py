@@ -45,7 +45,7 @@ from diamond.validation import check_choice
 
 from .gradient import ESTIMATORS, population_gradient
 from .population import Population
-from .potentials import Potentials
+from .potentials import Potentials, raised
 from .resampling import systematic
 from .tempering import tempered
 
@@ -114,6 +114,8 @@ def _look_ahead(
     beta = potentials.beta.expand(population.shape).flatten()
     logits = tempered(rewards, beta) if potentials.tempering is not None else rewards
     logits = torch.where((logits == -torch.inf).all(0), 0.0, logits)  # all are hopeless alike
+    if t_next < 1 and float(sigma.reshape(())) == 0:
+        logits = raised(logits, 0)  # without noise no other draw leads where a hopeless one does
     log_share = logits.log_softmax(0)
     chosen = systematic(log_share.T, count=1, generator=population.generator).T  # one draw a row
     means = alpha * z + gamma * x

@@ -110,7 +110,15 @@ class ByPopulation:
         for number in population.unique().tolist():
             rows.append((population == number).nonzero().squeeze(1))
             part = map_cond(lambda c, index=rows[-1]: c[index], cond)  # type: ignore[misc]
-            answers.append(self.scorers[number](z[rows[-1]], part))
+            try:
+                answers.append(self.scorers[number](z[rows[-1]], part))
+            except RewardFailure as failure:
+                found = failure.rewards.new_full((len(z),), torch.nan)
+                found[torch.cat(rows)] = torch.cat(
+                    [*[answer.detach().to(found) for answer in answers], failure.rewards]
+                )
+                failure.rewards = found
+                raise
         return torch.cat(answers)[torch.cat(rows).argsort()]
 
 
