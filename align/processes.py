@@ -57,7 +57,10 @@ class Processes:
             ValueError: they cannot be shared equally.
         """
         if size % self.count:
-            raise ValueError(f"particles: got {size} for {self.count} processes, expected a multiple of these")
+            raise ValueError(
+                f"accelerator: got {self.count} processes for {size} particles, expected a number of processes that "
+                "divides these"
+            )
         return size // self.count
 
     def split(self, generator: GeneratorOrMany) -> tuple[GeneratorOrMany, GeneratorOrMany]:
