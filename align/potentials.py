@@ -28,7 +28,7 @@ from .scoring import checked_numbers
 from .tempering import Tempering, inverse_temperature, tempered
 from .value import draw_rewards, log_mean_weighted, stream_value
 
-__all__ = ["KINDS", "Potentials", "ValueFunction", "raised", "value_or"]
+__all__ = ["KINDS", "Potentials", "ValueFunction", "value_or"]
 
 ValueFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -152,11 +152,6 @@ def _finite(values: Tensor) -> Tensor:
     """Values `(batch, particles)` with -inf raised to the population's least finite one. An estimate of -inf would kill
     a particle on the word of a few draws, and the mass that later draws find there would be lost: any finite value
     keeps the law exact."""
-    return raised(values, 1)
-
-
-def raised(values: Tensor, axis: int) -> Tensor:
-    """Values with -inf raised to the least finite one along `axis`, or to 0 where there is none."""
     finite = values.isfinite()
-    least = torch.where(finite, values, torch.inf).amin(axis, keepdim=True)
+    least = torch.where(finite, values, torch.inf).amin(1, keepdim=True)
     return torch.where(finite, values, torch.where(least.isfinite(), least, 0.0))

@@ -16,9 +16,11 @@ derivative of the reward. As a proposal it draws from :math:`\sum_k W_k N(x_{t'}
 
 .. math:: \log \tfrac1K \textstyle\sum_k N(x_{t'}; m_k, \bar\sigma^2) - \log \sum_k W_k N(x_{t'}; m_k, \bar\sigma^2),
 
-whose mean over the draws is that of the plain transition. At t' = 1, where :math:`\bar\sigma = 0`, this is
-:math:`\log \frac1K - \log W_k`: importance resampling of the draws. The mean of such a move is the guided denoiser's,
-by the gradient-free identity :math:`E_w[z] - E[z] = \frac{\sigma_t^2}{\alpha_t} \nabla V_t`.
+whose mean over the draws is that of the plain transition. A tenth of W is shared evenly, so that no factor exceeds
+ten: draws that are forbidden, or without noise to reach them from others, are rare moves and not lost ones. At t' = 1,
+where :math:`\bar\sigma = 0`, all of W is the reward's, and this is :math:`\log \frac1K - \log W_k`: importance
+resampling of the draws. But for that tenth, the mean of such a move is the guided denoiser's, by the gradient-free
+identity :math:`E_w[z] - E[z] = \frac{\sigma_t^2}{\alpha_t} \nabla V_t`.
 
 With either the evidence stays unbiased and the law exact, whatever the quality of gradients and draws.
 
@@ -26,6 +28,8 @@ References:
     | Twisted Diffusion Sampler (Wu et al., 2023), https://arxiv.org/abs/2306.17775 (shifted Gaussian steps)
     | Inference for Latent Variable Energy-Based Models by particles: Auxiliary particle filters (Pitt & Shephard, 1999),
     | https://doi.org/10.1080/01621459.1999.10474153 (choosing by a look ahead)
+    | Weighted Average Importance Sampling and Defensive Mixture Distributions (Hesterberg, 1995),
+    | https://doi.org/10.1080/00401706.1995.10484303 (the tenth)
 """
 
 from __future__ import annotations
@@ -45,13 +49,15 @@ from diamond.validation import check_choice
 
 from .gradient import ESTIMATORS, population_gradient
 from .population import Population
-from .potentials import Potentials, raised
+from .potentials import Potentials
 from .resampling import systematic
 from .tempering import tempered
 
 __all__ = ["PROPOSALS", "Proposal", "proposal_named"]
 
 PROPOSALS = ("lookahead", *ESTIMATORS)
+
+RESERVE = 0.1  # share of look-ahead moves, before the last, that choose among the draws evenly
 
 Proposal = Callable[[Tensor, float, float], tuple[Tensor, Tensor | None]]
 """`(x, t, t_next)` to the moved rows and what the moves owe, `(batch, size)` or None for nothing."""
@@ -114,9 +120,10 @@ def _look_ahead(
     beta = potentials.beta.expand(population.shape).flatten()
     logits = tempered(rewards, beta) if potentials.tempering is not None else rewards
     logits = torch.where((logits == -torch.inf).all(0), 0.0, logits)  # all are hopeless alike
-    if t_next < 1 and float(sigma.reshape(())) == 0:
-        logits = raised(logits, 0)  # without noise no other draw leads where a hopeless one does
     log_share = logits.log_softmax(0)
+    if t_next < 1:
+        even = torch.full_like(log_share, math.log(RESERVE / len(z)))
+        log_share = torch.logaddexp(log_share + math.log1p(-RESERVE), even)
     chosen = systematic(log_share.T, count=1, generator=population.generator).T  # one draw a row
     means = alpha * z + gamma * x
     picked = means.gather(0, chosen.reshape(1, -1, *[1] * (x.ndim - 1)).expand(1, *x.shape))[0]
