@@ -70,7 +70,7 @@ class Potentials:
         self._given = value is not None
         self.kept = like.new_zeros(population.shape)
         self._pressed = torch.full_like(self.kept, -torch.inf if kind == "max" else 0.0)  # of "max" and "sum"
-        self.beta = like.new_ones((population.batch, 1))
+        self.beta = like.new_full((population.batch, 1), 1.0 if tempering is None else 0.0)
         self.draws: tuple[Tensor, Tensor] | None = None
 
     def move(self, ancestors: Tensor) -> None:
@@ -91,8 +91,7 @@ class Potentials:
                 self.tempering,
                 t,
                 lambda beta: self.population.gather(log_w + self._press(_finite(values_at(beta)))[0] - self.kept),
-                self.population.batch,
-                self.kept,
+                self.beta,
             )
         before = self.kept
         self.kept, self._pressed = self._press(_finite(values_at(self.beta)))

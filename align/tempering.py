@@ -54,21 +54,23 @@ def check_tempering(tempering: Tempering) -> None:
 
 
 def inverse_temperature(
-    tempering: Tempering, t: float, weights_at: Callable[[Tensor], Tensor], batch: int, like: Tensor
+    tempering: Tempering, t: float, weights_at: Callable[[Tensor], Tensor], before: Tensor
 ) -> Tensor:
     """`beta` at time `t` for each population, `(batch, 1)`.
 
-    A schedule gives it; a share `s` is met by the largest `beta` at which the effective sample size is at least `s`
-    times the particles, up to a bisection's accuracy of 1e-7, or by 0 where none is.
+    A schedule gives it. A share `s` is met by a `beta` between `before` and 1 at which the effective sample size is `s`
+    times the particles, up to a bisection's accuracy of 1e-7; by 1 where it is larger there, and by `before` where it is
+    smaller: to take back what the particles were chosen by would cost them again.
 
     Arguments:
         tempering: the schedule `beta(t)`, or the share.
         weights_at: the log-weights `(batch, particles)` that a `beta` `(batch, 1)` would give.
+        before: the last `beta`, `(batch, 1)`, 0 at first.
 
     Raises:
         ValueError: the schedule gives a number outside [0, 1].
     """
-    one = like.new_ones((batch, 1))
+    one = torch.ones_like(before)
     if callable(tempering):
         beta = float(tempering(t))
         if not 0 <= beta <= 1:
@@ -78,7 +80,7 @@ def inverse_temperature(
         return one
     weights = weights_at(one)
     target = tempering * weights.shape[1]
-    low, high, whole = torch.zeros_like(one), one, ess(weights)[:, None] >= target
+    low, high, whole = before, one, ess(weights)[:, None] >= target
     for _ in range(0 if bool(whole.all()) else HALVINGS):
         middle = (low + high) / 2
         enough = ess(weights_at(middle))[:, None] >= target
