@@ -11,6 +11,7 @@ from .damping import damping
 from .gradient import value_gradient
 from .guidance import guide
 from .guided_flow import GuidedFlow
+from .released import released_gradient
 from .scoring import RewardFailure
 from .search import search
 from .smc import smc
@@ -28,6 +29,7 @@ __all__ = [
     "best_of_n",
     "damping",
     "guide",
+    "released_gradient",
     "resampling",
     "rewards",
     "search",

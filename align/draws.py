@@ -44,7 +44,8 @@ def posterior_blocks(
     antithetic: bool = False,
 ) -> Iterator[Block]:
     """Blocks with `n * b <= chunk` until each of the `(B, *event)` rows has had `mc` draws. The noise is the same for
-    every `chunk`. A model that has `weighted_posterior` is asked for that.
+    every `chunk`. A model that has `weighted_posterior` is asked for that, and gets fewer rows if its network needs
+    `rows_per_draw` of them for a draw.
 
     Raises:
         ValueError: `antithetic` draws of an odd number.
@@ -53,6 +54,7 @@ def posterior_blocks(
         raise ValueError(f"mc: got {mc}, expected an even number of antithetic draws")
     source: Any = AntitheticNoise(generator) if antithetic else generator  # type: ignore[arg-type]
     rows = len(x_t)
+    chunk = None if chunk is None else max(1, chunk // getattr(model, "rows_per_draw", 1))
     at_once = rows if chunk is None else min(chunk, rows)
     for first in range(0, mc, TILE):
         tile = min(TILE, mc - first)

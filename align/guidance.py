@@ -146,7 +146,8 @@ def guide(
         method="guide",
         law=_law(estimator, scale, strength, (low, high), mc, correct),
         settings={
-            "particles": particles, "steps": len(grid) - 1, "mc": mc, "estimator": estimator, "strength": strength,
+            "particles": particles, "steps": len(grid) - 1, "mc": mc, "estimator": estimator,
+            "antithetic": antithetic, "strength": strength,
             "scale": scale if not callable(scale) else "schedule", "eta": eta, "correct": correct,
         },
     )  # fmt: skip
@@ -174,11 +175,13 @@ class _Guidance:
         if self.strength == "exact":
             return per_sample(self.scale(t) * scales.alpha, x) * moved
         path, now = self.population.model.interpolant, torch.tensor([t], device=x.device, dtype=torch.float64)
-        slope = per_sample(path.alpha(now) / path.sigma(now).square(), x) * moved
-        if self.strength == "drift":
+        if self.strength == "constant":
+            slope = per_sample(path.alpha(now) / path.sigma(now).square(), x) * moved
+        else:
             drift = path.velocity_from_denoiser(x, now.to(x.dtype).expand(len(x)), z)
-            lengths = [part.flatten(1).norm(dim=1) for part in (drift, slope)]
-            slope = per_sample(lengths[0] / lengths[1].clamp_min(torch.finfo(x.dtype).tiny), x) * slope
+            lengths = [part.flatten(1).norm(dim=1) for part in (drift, moved)]
+            share = torch.where(lengths[1] > 0, lengths[0] / torch.where(lengths[1] > 0, lengths[1], 1.0), 0.0)
+            slope = per_sample(share, x) * moved  # along the gradient, which is a positive multiple
         return self.scale(t) * (t_next - t) * slope
 
     def _mean_shift(self, x: Tensor, t: float) -> Tensor:

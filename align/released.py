@@ -33,7 +33,7 @@ from diamond.randomness import SlicedNoise, fresh_generator
 from diamond.validation import as_times, check_positive, check_state
 from diamond.weighted_map import WeightedDiamondMap
 
-from .population import row_slices
+from .draws import row_slices
 from .scoring import Reward, Scorer
 
 __all__ = ["released_gradient"]

@@ -119,5 +119,13 @@ def search(
         ancestors=torch.stack(ancestors),
         method="search",
         law="none: it climbs the reward",
-        settings={"particles": particles, "branch": branch, "steps": len(grid) - 1, "mc": mc, "rho": rho, "keep": keep},
+        settings={
+            "particles": particles,
+            "branch": branch,
+            "steps": len(grid) - 1,
+            "mc": mc,
+            "antithetic": antithetic,
+            "rho": rho,
+            "keep": keep,
+        },
     )

@@ -69,7 +69,7 @@ def smc(
     tempering: Tempering = None,
     potential: str = "diff",
     resampling: str | None = None,
-    ess_threshold: float = 0.5,
+    ess_threshold: float | None = None,
     times: Tensor | Sequence[float] | None = None,
     batch: int = 1,
     cond: Any = None,
@@ -105,7 +105,8 @@ def smc(
         potential: "diff", "max" or "sum": see :mod:`align.potentials`.
         resampling: "systematic" (the default), "stratified", "residual" or "multinomial".
         ess_threshold: a population is resampled before a step if its effective sample size is below this share of
-            its particles: 0 never does (importance sampling), 1 always does.
+            its particles: 0 never does (importance sampling), 1 always does. By default 0.5, or 1 where `tempering` is a
+            share, which keeps the size at that share.
         times: a grid from 0 to 1 in place of the uniform one of `steps`.
         batch, cond, generator, chunk, reward_chunk, accelerator, progress, callback: as in :func:`~align.best_of_n`.
 
@@ -117,6 +118,8 @@ def smc(
     check_positive("particles", particles), check_positive("mc", mc)
     check_choice("potential", potential, KINDS)
     check_tempering(tempering)
+    if ess_threshold is None:
+        ess_threshold = 0.5 if tempering is None or callable(tempering) else 1.0
     scheme = _scheme(resampling, ess_threshold)
     _check_consistent(model, value, proposal, proposal_strength, antithetic)
     _check_used(ess_threshold, proposal, potential, tempering)
@@ -177,7 +180,7 @@ def smc(
         method="smc",
         law="p(z) exp r(z) / Z, by weight",
         settings={
-            "particles": particles, "steps": len(grid) - 1, "mc": mc, "rho": rho, "proposal": proposal,
+            "particles": particles, "steps": len(grid) - 1, "mc": mc, "antithetic": antithetic, "rho": rho, "proposal": proposal,
             "tempering": _described(tempering), "potential": potential, "ess_threshold": ess_threshold,
             "resampling": resampling or "systematic", "value": "estimated" if value is None else "given",
         },
@@ -217,6 +220,11 @@ def _check_used(ess_threshold: float, proposal: str | None, potential: str, temp
     if ess_threshold == 0 and unused:
         name, came = unused[0]
         raise ValueError(f"{name}: got {came!r} with ess_threshold=0, which never resamples; leave one out")
+    if isinstance(tempering, float) and 0 < ess_threshold <= tempering:
+        raise ValueError(
+            f"ess_threshold: got {ess_threshold:g} with tempering={tempering:g}, which keeps the effective particles at "
+            "that share, so that none would be resampled; expected a larger threshold"
+        )
 
 
 def _described(tempering: Tempering) -> float | str | None:

@@ -105,6 +105,11 @@ class WeightedDiamondMap(Model):
     def _factor(self) -> str:
         return f"snr={self.snr:g}" if self.data_std is None else f"data_std={self.data_std:g}"
 
+    @property
+    def rows_per_draw(self) -> int:
+        """How many rows of the network's largest call one weighted draw needs, at most."""
+        return self.quadrature
+
     # ---------------------------------------------------------------- weighted draws
 
     def weighted_posterior(

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "align"]
 
-MODELS = ("DiamondMap", "GlassFlow", "FlowMap", "GaussianMixtureFlow", "Flow")
+MODELS = ("DiamondMap", "WeightedDiamondMap", "GlassFlow", "FlowMap", "GaussianMixtureFlow", "Flow")
 METHODS = {  # the settings that each takes
-    "best-of-n": ("particles", "steps"),
-    "search": ("particles", "branch", "steps", "mc"),
-    "smc": ("particles", "steps", "mc"),
-    "guide": ("particles", "steps", "mc", "estimator"),
-    "base": ("particles", "steps"),
-}
+    "best-of-n": ("particles", "steps", "rho"),
+    "search": ("particles", "branch", "steps", "mc", "rho", "antithetic"),
+    "smc": ("particles", "steps", "mc", "rho", "antithetic", "proposal", "tempering", "potential", "resampling",
+            "ess_threshold"),
+    "guide": ("particles", "steps", "mc", "estimator", "antithetic", "scale", "strength", "eta", "correct"),
+    "base": ("particles", "steps", "rho"),
+}  # fmt: skip
 USUAL = "the method's"
 
 
@@ -36,8 +37,8 @@ def align(
     reward: Annotated[
         str,
         typer.Option(
-            help="brightness, symmetry, jpeg-size, class:3, or module.path:attribute, any callable reward(z) -> (N,); "
-            "factors and sums too: 2.0*brightness+symmetry."
+            help="brightness, contrast, symmetry, sparsity, jpeg-size, mean-colour:red, class:3, margin:3, or "
+            "module.path:attribute, any callable reward(z) -> (N,); factors and sums too: 2.0*brightness+symmetry."
         ),
     ],
     method: Annotated[str, typer.Option(help="best-of-n, search, smc, guide, or base (no alignment).")] = "smc",
@@ -46,10 +47,34 @@ def align(
     steps: Annotated[int | None, typer.Option(help="Steps from noise to data.", show_default=USUAL)] = None,
     mc: Annotated[int | None, typer.Option(help="Posterior draws per value or gradient.", show_default=USUAL)] = None,
     branch: Annotated[int | None, typer.Option(help="Candidates per particle in search.", show_default=USUAL)] = None,
+    rho: Annotated[float | None, typer.Option(help="Correlation of transitions.", show_default="DDPM's")] = None,
+    antithetic: Annotated[bool, typer.Option("--antithetic", help="Posterior draws of opposite noise.")] = False,
+    proposal: Annotated[
+        str | None,
+        typer.Option(help="How smc's particles move: lookahead, reparam, score, plugin.", show_default="transitions"),
+    ] = None,
+    tempering: Annotated[
+        float | None, typer.Option(help="Share of effective particles that smc tempers by.", show_default="none")
+    ] = None,
+    potential: Annotated[
+        str | None, typer.Option(help="Of smc on the way: diff, max or sum.", show_default="diff")
+    ] = None,
+    resampling: Annotated[
+        str | None, typer.Option(help="Systematic, stratified, residual, multinomial.", show_default="systematic")
+    ] = None,
+    ess_threshold: Annotated[
+        float | None, typer.Option(help="Share of effective particles that smc resamples below.", show_default="0.5")
+    ] = None,
     estimator: Annotated[
         str | None,
         typer.Option(help="Of guide's gradient: reparam, score (black-box) or plugin.", show_default="reparam"),
     ] = None,
+    scale: Annotated[float | None, typer.Option(help="Factor of guide's gradient.", show_default="1")] = None,
+    strength: Annotated[
+        str | None, typer.Option(help="Of guide: exact, constant or drift.", show_default="exact")
+    ] = None,
+    eta: Annotated[float | None, typer.Option(help="Share of DDPM's noise in guide's steps.", show_default="0")] = None,
+    correct: Annotated[bool, typer.Option("--correct", help="Weigh guided samples; needs eta above 0.")] = False,
     glass_steps: Annotated[
         int | None, typer.Option(help="Inner steps of a plain flow's GLASS view.", show_default="16")
     ] = None,
@@ -74,7 +99,12 @@ def align(
     check_choice("method", method, METHODS)
     check_positive("batch", batch)
     parse_terms(reward)
-    given = {"particles": particles, "branch": branch, "steps": steps, "mc": mc, "estimator": estimator}
+    given = {
+        "particles": particles, "branch": branch, "steps": steps, "mc": mc, "rho": rho, "antithetic": antithetic or None,
+        "proposal": proposal, "tempering": tempering, "potential": potential, "resampling": resampling,
+        "ess_threshold": ess_threshold, "estimator": estimator, "scale": scale, "strength": strength, "eta": eta,
+        "correct": correct or None,
+    }  # fmt: skip
     settings = _settings_of(method, given)
     sampler = as_sampler(load_model(model, "model", MODELS, device_named(device)), glass_steps)
     cond = _labels(sampler, label, batch)
@@ -135,11 +165,12 @@ def as_sampler(model: Model, glass_steps: int | None = None) -> Model:
 
 def generators(seed: int, batch: int) -> list[torch.Generator]:
     """One generator a population: what a population draws does not depend on how many there are."""
-    import numpy as np
     import torch
 
-    states = (np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] for i in range(batch))
-    return [torch.Generator().manual_seed(int(state) >> 1) for state in states]
+    source = torch.Generator().manual_seed(seed)
+    # drawn one by one: the first are the same however many follow
+    seeds = [int(torch.randint(2**62, (), generator=source)) for _ in range(batch)]
+    return [torch.Generator().manual_seed(own) for own in seeds]
 
 
 def _settings_of(method: str, given: dict[str, Any]) -> dict[str, Any]:

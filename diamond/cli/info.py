@@ -44,9 +44,11 @@ def _model(path: Path, header: dict[str, Any]) -> dict[str, str]:
     model = load(path)
     rows = {"interpolant": model.interpolant.name, "event shape": _times(model.event_shape)}
     config = header["config"]
-    while "flow" in config:  # a GLASS flow around its flow
-        rows |= {"inner steps": f"{config['steps']} ({config['solver']})", "flow": config["flow"]["kind"]}
-        config = config["flow"]["config"]
+    while "flow" in config or "flow_map" in config:  # a view around its flow or flow map
+        inner = config.get("flow") or config["flow_map"]
+        rows |= {name: json.dumps(value) for name, value in config.items() if value is not inner}
+        rows |= {"around": inner["kind"]}
+        config = inner["config"]
     if "net" in config:
         rows["network"] = _network(config["net"])
     if "prediction" in config:

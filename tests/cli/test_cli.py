@@ -104,6 +104,24 @@ def test_align_leaves_pictures_tensors_and_figures(method, diamond, chain, here)
         assert not result.log_weights.any() and result.law.startswith("p(z)")
 
 
+OPTIONS = {
+    "smc": "--proposal lookahead --tempering 0.4 --mc 4 --antithetic --potential max --resampling residual --rho 0.3",
+    "search": "--antithetic --mc 2 --rho 0.2 --branch 3",
+    "guide": "--estimator score --mc 4 --eta 0.5 --correct --scale 0.5 --strength drift",
+}
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_the_options_of_a_method_reach_it(method, diamond, chain, here):
+    diamond(f"align --model {chain[1]} --reward contrast --method {method} --particles 6 --steps 3 {OPTIONS[method]} -q")
+    settings = json.loads((here / "out" / "alignment.json").read_text())["settings"]
+    names = OPTIONS[method].split()
+    for name, value in zip(names, [*names[1:], "--"], strict=True):
+        if name.startswith("--"):
+            expected = True if value.startswith("--") else value
+            assert str(settings[name[2:]]) == str(expected), name
+
+
 def test_a_population_does_not_depend_on_those_beside_it(diamond, chain, here):
     for batch in (1, 3):
         diamond(f"align --model {chain[1]} --reward symmetry --particles 4 --steps 2 --batch {batch} --out o{batch} -q")
@@ -118,9 +136,11 @@ def test_a_plain_flow_is_seen_as_a_glass_flow(diamond, chain, here):
 
 def test_search_climbs(diamond, chain, here):
     for method in ("search", "base"):
-        diamond(f"align --model {chain[1]} --reward 5.0*brightness --method {method} --particles 4 --out {method} -q")
+        diamond(
+            f"align --model {chain[1]} --reward 5.0*brightness --method {method} --particles 4 --batch 8 --out {method} -q"
+        )
     searched, base = (json.loads((here / m / "alignment.json").read_text())["mean_reward"] for m in ("search", "base"))
-    assert searched > base + 1
+    assert searched > base + 0.5, (searched, base)
 
 
 def test_eval_compares_the_map_with_its_teacher(diamond, chain, here):
@@ -164,7 +184,7 @@ def test_info_says_what_each_kind_of_file_holds(diamond, chain, here):
     count = sum(parameter.numel() for parameter in package.load(model).parameters())
     assert "DiamondMap" in (said := diamond(f"info {model}").stdout) and f"{count:,}" in said
     package.GlassFlow(package.load(glass), 7).save("g.ckpt")
-    assert "GlassFlow" in (said := diamond("info g.ckpt").stdout) and "7 (euler)" in said
+    assert "GlassFlow" in (said := diamond("info g.ckpt").stdout) and '"euler"' in said
     package.GaussianMixtureFlow(torch.ones(2), torch.zeros(2, 3), torch.ones(2)).save("m.ckpt")
     assert "GaussianMixtureFlow" in diamond("info m.ckpt").stdout
     diamond(f"align --model {model} --reward brightness --particles 2 --steps 1 -q")
