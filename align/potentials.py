@@ -152,5 +152,7 @@ def _finite(values: Tensor) -> Tensor:
     a particle on the word of a few draws, and the mass that later draws find there would be lost: any finite value
     keeps the law exact."""
     finite = values.isfinite()
+    if bool(finite.all()):
+        return values
     least = torch.where(finite, values, torch.inf).amin(1, keepdim=True)
     return torch.where(finite, values, torch.where(least.isfinite(), least, 0.0))

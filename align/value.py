@@ -87,15 +87,22 @@ def value(
 
 def stream_value(blocks: Iterable[Block], scorer: Scorer, x_t: Tensor, mc: int, cond: Any) -> Tensor:
     """The log-mean-exp `(B,)` over blocks of `mc` draws of states `(B, *event)`, none of which is kept."""
-    total = x_t.new_full((len(x_t),), -torch.inf, dtype=reward_dtype(x_t))
-    mass = None
+    total = mass = None
+
+    def add(sums: Tensor | None, rows: slice, part: Tensor) -> Tensor:
+        if sums is None and len(part) == len(x_t):
+            return part  # one block has all the states: the usual case
+        sums = part.new_full((len(x_t),), -torch.inf) if sums is None else sums
+        sums[rows] = torch.logaddexp(sums[rows], part)
+        return sums
+
     for block in blocks:
-        rows, r = block.rows, score_block(scorer, block, cond)
+        r = score_block(scorer, block, cond)
         if block.log_weights is not None:
-            mass = torch.full_like(total, -torch.inf) if mass is None else mass
-            mass[rows] = torch.logaddexp(mass[rows], block.log_weights.logsumexp(0).to(mass))
-            r = r + block.log_weights
-        total[rows] = torch.logaddexp(total[rows], r.logsumexp(0).to(total))
+            mass = add(mass, block.rows, block.log_weights.to(r).logsumexp(0))
+            r = r + block.log_weights.to(r)
+        total = add(total, block.rows, r.logsumexp(0))
+    assert total is not None
     return total - (math.log(mc) if mass is None else mass)
 
 

@@ -44,6 +44,10 @@ def as_times(t: Tensor | float, x: Tensor, name: str = "t") -> Tensor:
         ValueError: the shape is neither () nor (B,), or a time lies outside [0, 1] or is no number.
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if isinstance(t, (int, float)):
+        if not 0 <= t <= 1:
+            raise ValueError(f"{name}: got times from {t:g} to {t:g}, expected times in [0, 1]")
+        return torch.full((len(x),), t, dtype=dtype, device=x.device)
     if not isinstance(t, Tensor):
         t = torch.tensor(t, dtype=torch.float64)
     times = t if t.dtype == dtype and t.device == x.device else t.to(x.device, dtype)
