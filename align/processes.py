@@ -43,9 +43,17 @@ class Processes:
 
     Attributes:
         count, index: how many there are, and which this is.
+        device: where they exchange tensors.
+
+    Raises:
+        ValueError: it is neither of these.
     """
 
     def __init__(self, accelerator: Any = None) -> None:
+        if accelerator is not None and not hasattr(accelerator, "num_processes"):
+            raise ValueError(
+                f"accelerator: got {type(accelerator).__name__}, expected an accelerate.Accelerator, or None"
+            )
         self.count = 1 if accelerator is None else accelerator.num_processes
         self.index = 0 if accelerator is None else accelerator.process_index
         self.device = torch.device("cpu") if accelerator is None else accelerator.device
@@ -138,12 +146,13 @@ def failing_together(algorithm: Callable[Arguments, Result]) -> Callable[Argumen
 
     @functools.wraps(algorithm)
     def run(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        processes = Processes(options.get("accelerator"))
         try:
             return algorithm(*arguments, **options)
         except ProcessFailure:
             raise
         except Exception as error:
-            Processes(options.get("accelerator")).announce(error)
+            processes.announce(error)
             raise
 
     return run

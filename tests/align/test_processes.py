@@ -509,6 +509,12 @@ def test_a_reward_that_fails_in_one_process_fails_in_all(settings, kind, both):
     agreed(both(plain, **RUNS[settings]))  # and the next call finds them in step
 
 
+@pytest.mark.parametrize("algorithm", [align.smc, align.search, align.best_of_n])
+def test_what_is_no_accelerator_is_refused(algorithm):
+    with pytest.raises(ValueError, match=r"^accelerator: got str, expected an accelerate.Accelerator, or None$"):
+        algorithm(mixture(), attraction, accelerator="cpu")
+
+
 @pytest.mark.parametrize("settings", RUNS)
 def test_members_that_cannot_be_shared_equally_are_refused(settings, both):
     options = {**RUNS[settings], ("n" if settings == "best_of_n" else "particles"): 5}
