@@ -67,7 +67,8 @@ def compare_on_digits(settings: Settings, folder: Path, seed: int) -> Iterator[d
         for name in models.by_name:
             for method in methods_of(name):
                 row = {"problem": PROBLEM, "currency": currency, "budget": budget, "model": name, "method": method}
-                yield row | _row(models, jury, row, settings, seed)
+                if spent := _row(models, jury, row, settings, seed):
+                    yield row | spent
 
 
 def _models(settings: Settings, folder: Path, seed: int) -> tuple[Models, Jury]:
@@ -110,6 +111,8 @@ def _row(models: Models, jury: Jury, row: dict[str, Any], settings: Settings, se
         reward = CountedReward(ClassifierLogProbability(jury.cast.classifier, label))
         contest = Contest(models, reward, WALK, GUIDE)
         particles = affordable(contest, model, method, row["budget"], row["currency"])
+        if not particles:
+            return {}
         generator = seeded(seed, *row.values(), label)
         result, spent = run(contest, model, method, particles, settings.class_populations, generator)
         results.append(result)

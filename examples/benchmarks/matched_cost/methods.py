@@ -106,7 +106,7 @@ def flow_map_test_time(contest: Contest, model: Any, size: int, **how: Any) -> A
 
 def glass_guidance(contest: Contest, model: Any, size: int, **how: Any) -> Alignment:
     guided = align.GuidedFlow(contest.models.teacher, contest.reward, contest.scale)
-    return _unweighted(align.best_of_n(diamond.GlassFlow(guided, 4), contest.reward, size, steps=4, **how))
+    return _unweighted(align.best_of_n(diamond.GlassFlow(guided, model.steps), contest.reward, size, steps=4, **how))
 
 
 METHODS: dict[str, Method] = {
@@ -126,16 +126,19 @@ METHODS: dict[str, Method] = {
     "guidance, SDE, corrected": _guide(eta=1.0, correct=True),
     "DPS (plug-in guidance)": _guide(estimator="plugin"),
 }
-GLASS_GUIDANCE = "GLASS value guidance"
-EVERYWHERE = ("importance (best-of-N)", "search", "SMC, tempered", "guidance")
+MAIN = ("importance (best-of-N)", "search", "SMC, tempered", "guidance")
+UNTRAINED = {  # of the field, for a flow model as it is
+    "GLASS value guidance": glass_guidance,
+    "FKS (SMC, plug-in value)": feynman_kac,
+    "DPS (plug-in guidance)": METHODS["DPS (plug-in guidance)"],
+}
 
 
 def methods_of(model: str) -> dict[str, Method]:
     """The methods that are run on the model of that name: all of them on the map, the main ones on the others."""
     if model == "map":
         return METHODS
-    chosen = {name: METHODS[name] for name in EVERYWHERE}
-    return {**chosen, GLASS_GUIDANCE: glass_guidance} if model == "GLASS-4" else chosen
+    return {name: METHODS[name] for name in MAIN} | (UNTRAINED if model in ("GLASS-4", "GLASS-8") else {})
 
 
 def price(contest: Contest, model: Any, method: Method) -> dict[str, int]:
@@ -146,8 +149,8 @@ def price(contest: Contest, model: Any, method: Method) -> dict[str, int]:
 
 
 def affordable(contest: Contest, model: Any, method: Method, budget: int, currency: str) -> int:
-    """Particles that a population may have for that budget, one at the least."""
-    return max(1, budget // price(contest, model, method)[currency])
+    """Particles that a population may have for that budget; 0 where it does not pay for one."""
+    return budget // price(contest, model, method)[currency]
 
 
 def run(

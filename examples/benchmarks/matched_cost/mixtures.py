@@ -42,7 +42,8 @@ def compare_on_mixtures(settings: Settings, folder: Path, seed: int) -> Iterator
         yield _floor(tilt, settings, seed)
         for currency, budget, model, method in _plan(settings, list(models.by_name)):
             row = {"problem": tilt.name, "currency": currency, "budget": budget, "model": model, "method": method}
-            yield row | _row(contest, tilt, row, settings.populations, seed)
+            if spent := _row(contest, tilt, row, settings.populations, seed):
+                yield row | spent
 
 
 def _plan(settings: Settings, models: list[str]) -> Iterator[tuple[str, int, str, str]]:
@@ -56,6 +57,8 @@ def _plan(settings: Settings, models: list[str]) -> Iterator[tuple[str, int, str
 def _row(contest: Contest, tilt: Tilt, row: dict[str, Any], populations: int, seed: int) -> dict[str, Any]:
     model, method = contest.models.by_name[row["model"]], methods_of(row["model"])[row["method"]]
     particles = affordable(contest, model, method, row["budget"], row["currency"])
+    if not particles:
+        return {}
     result, calls = run(contest, model, method, particles, populations, seeded(seed, *row.values()))
     return {
         "particles": particles,

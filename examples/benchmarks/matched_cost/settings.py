@@ -53,13 +53,13 @@ FULL = Settings(
 )
 
 QUICK = Settings(
-    sizes=(2, 16),
-    mixture_steps=100,
+    sizes=(2,),
+    mixture_steps=60,
     populations=4,
     mixture_budgets=(128, 512),
     mixture_calls=128,
     teacher_steps=60,
-    map_steps=60,
+    map_steps=40,
     flow_map_steps=40,
     classes=(3,),
     class_populations=2,
