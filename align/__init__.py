@@ -11,6 +11,7 @@ from .damping import damping
 from .gradient import value_gradient
 from .guidance import guide
 from .guided_flow import GuidedFlow
+from .processes import ProcessFailure
 from .released import released_gradient
 from .scoring import RewardFailure
 from .search import search
@@ -24,6 +25,7 @@ __all__ = [
     "GuidedFlow",
     "LookAhead",
     "PlugIn",
+    "ProcessFailure",
     "RewardFailure",
     "Step",
     "best_of_n",

@@ -23,7 +23,8 @@ __all__ = ["Alignment", "Evidence", "Step"]
 
 @dataclass(frozen=True)
 class Step:
-    """What a callback sees at the end of a step; it must not change it.
+    """What a callback sees at the end of a step; it must not change it. With several processes each sees its own
+    particles, and the effective sample size of all.
 
     Attributes:
         step, t: the step's number and the time it reached.
@@ -62,7 +63,7 @@ class Alignment:
         nfe: network forward evaluations per population, or None for a model that does not count them.
         nfe_backward: of those, how many were differentiated through.
         reward_calls: samples scored per population.
-        seconds: wall-clock time of the whole call.
+        seconds: wall-clock time of the whole call, of the slowest process.
         method, law: which algorithm, and which law its weighted samples follow.
         settings: the algorithm's own, as JSON values.
     """

@@ -90,11 +90,11 @@ class Potentials:
             self.beta = inverse_temperature(
                 self.tempering,
                 t,
-                lambda beta: self.population.gather(log_w + self._press(_finite(values_at(beta)))[0] - self.kept),
+                lambda beta: self.population.gather(log_w + self._press(self._finite(values_at(beta)))[0] - self.kept),
                 self.beta,
             )
         before = self.kept
-        self.kept, self._pressed = self._press(_finite(values_at(self.beta)))
+        self.kept, self._pressed = self._press(self._finite(values_at(self.beta)))
         return self.kept - before
 
     def finish(self, rewards: Tensor) -> Tensor:
@@ -102,6 +102,10 @@ class Potentials:
         before, self.kept = self.kept, rewards
         self.beta = torch.ones_like(self.beta)
         return rewards - before
+
+    def _finite(self, values: Tensor) -> Tensor:
+        """:func:`finite` of the whole population's, not of this process's members."""
+        return self.population.mine(finite(self.population.gather(values)))
 
     def _press(self, values: Tensor) -> tuple[Tensor, Tensor]:
         if self.kind == "diff":
@@ -147,12 +151,12 @@ def value_or(
     return at_time
 
 
-def _finite(values: Tensor) -> Tensor:
+def finite(values: Tensor) -> Tensor:
     """Values `(batch, particles)` with -inf raised to the population's least finite one. An estimate of -inf would kill
     a particle on the word of a few draws, and the mass that later draws find there would be lost: any finite value
     keeps the law exact."""
-    finite = values.isfinite()
-    if bool(finite.all()):
+    known = values.isfinite()
+    if bool(known.all()):
         return values
-    least = torch.where(finite, values, torch.inf).amin(1, keepdim=True)
-    return torch.where(finite, values, torch.where(least.isfinite(), least, 0.0))
+    least = torch.where(known, values, torch.inf).amin(1, keepdim=True)
+    return torch.where(known, values, torch.where(least.isfinite(), least, 0.0))

@@ -427,7 +427,6 @@ def test_each_particle_keeps_its_best_branch_where_it_is(both):
     assert (out.ancestors == torch.arange(4)).all()
 
 
-@pytest.mark.xfail(reason="values of -inf are raised to the least of each process, not of the population", strict=True)
 def test_members_without_hope_in_one_process_stand_below_those_of_the_others(both):
     """An estimate of -inf is raised to the least finite one of the population, which the other process holds."""
     out = agreed(both(hopeless))
