@@ -29,6 +29,7 @@ lint: install
 
 bench: install
 	$(BIN)/python examples/benchmarks/overhead.py
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node 2 examples/benchmarks/scaling.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -2,7 +2,8 @@
 
 1. `DiamondMap.posterior` against the bare call of its network, at batch 256.
 2. The share of `align.smc` that is spent outside the network and the reward.
-3. Peak memory of `align.value_gradient` as the number of Monte Carlo draws grows, with and without `chunk`.
+3. `align.smc` where the model costs next to nothing: 1,000 populations of 512 particles in one call, on a mixture.
+4. Peak memory of `align.value_gradient` as the number of Monte Carlo draws grows, with and without `chunk`.
 
 Run it with `python examples/benchmarks/overhead.py`; `--help` lists its options. Seed 0. Each time is the median of
 many calls, those of a pair in turn.
@@ -95,13 +96,48 @@ def smc_overhead(rounds: int) -> None:
         print(f"  {name:32s} {statistics.median(seconds) * 1e3:7.1f} ms   outside {statistics.median(shares):.1%}")
 
 
+def peak() -> int:
+    """The most memory that this process has held, in KiB (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def many_populations(options: dict) -> None:
+    """One call of `smc` on 1,000 populations, in a process of its own: its seconds, the growth of the peak in MiB, and the
+    mean evidence relative to the truth with its standard error."""
+    wanted = torch.tensor([-1.0, 0.0])
+    model = diamond.GaussianMixtureFlow(
+        torch.tensor([0.35, 0.65]), torch.tensor([[-1.5, 0.5], [1.0, -0.5]]), torch.tensor([0.16, 0.36])
+    )
+    log_z = model.log_normaliser(2 * wanted, precision=2.0) - wanted.square().sum()
+    before = peak()
+    out = align.smc(
+        model, lambda z: -(z - wanted).square().sum(-1), 512, 6, batch=1000, **options,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    ratios = (out.log_z - log_z).exp()
+    print(out.seconds, (peak() - before) / 1024, float(ratios.mean()), float(ratios.std()) / 1000**0.5)
+
+
+def populations_at_once() -> None:
+    print("\nalign.smc on a 2-D mixture: 1,000 populations of 512 particles, 6 steps, mc = 4, in one call")
+    for name in POPULATIONS:
+        command = [sys.executable, __file__, "--populations", name]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds, growth, mean, error = map(float, answer.stdout.split()[-4:])
+        print(f"  {name:24s} {seconds:5.2f} s   {growth:5.0f} MiB   mean Z^ / Z {mean:.4f} +- {error:.4f}")
+
+
+POPULATIONS: dict[str, dict] = {
+    "transitions": {},
+    "tempered": {"tempering": 0.5},
+    "look-ahead": {"proposal": "lookahead"},
+    "look-ahead, tempered": {"proposal": "lookahead", "tempering": 0.5},
+}
+
+
 def memory(mc: int, chunk: int | None) -> None:
     """One call of `value_gradient`, in a process of its own, and by how much it raised the peak (Linux)."""
-
-    def peak() -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-
     generator = torch.Generator().manual_seed(0)
     model = diamond.DiamondMap(grow(Transformer(EVENT), 1, 3), event_shape=EVENT).eval()
     x = torch.randn(8, *EVENT, generator=generator)
@@ -127,16 +163,21 @@ def memory_growth() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60, help="calls of each kind")
+    parser.add_argument("--populations", choices=POPULATIONS, help=argparse.SUPPRESS)
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--chunk", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.random.default_generator.manual_seed(0)  # the networks' weights
+    if options.populations:
+        many_populations(POPULATIONS[options.populations])
+        return
     if options.memory:
         memory(options.memory, options.chunk or None)
         return
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     posterior_overhead(options.rounds)
     smc_overhead(options.rounds)
+    populations_at_once()
     memory_growth()
 
 
