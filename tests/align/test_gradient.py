@@ -12,7 +12,8 @@ import torch
 import align
 
 from align.draws import posterior_blocks
-from align.gradient import mean_shift
+from align.gradient import mean_shift, population_gradient
+from align.population import Population
 from align.scoring import Scorer
 from diamond.glass import GlassFlow
 from diamond.interpolant import Cosine
@@ -248,3 +249,72 @@ def test_reparametrised_gradients_pass_through_a_network(tiny_flow, mild, seeded
     for chunk in (None, 1, 5):
         found = align.value_gradient(model, mild, STATES, TIMES, 6, generator=seeded(), chunk=chunk)
         assert torch.allclose(found, expected, rtol=1e-9)
+
+
+# -------------------------------------------------------------------- tempered rewards and antithetic draws
+
+
+@pytest.mark.parametrize("estimator", ["reparam", "score", "plugin"])
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_populations_have_the_gradient_of_their_own_tempered_reward(estimator, chunk, case_a, mild, seeded):
+    """`beta r` for each row's beta, as if the reward had been multiplied by it."""
+    beta = torch.tensor([0.3, 1.0, 0.0, 0.6], dtype=torch.float64)
+    population = Population(case_a, mild, 2, 2, generator=seeded(), chunk=chunk)
+    found = population_gradient(population, STATES, 0.4, 6, estimator, beta=beta)
+    assert not found[2].any()
+    for row in range(4):
+        population = Population(case_a, lambda z, row=row: beta[row] * mild(z), 2, 2, generator=seeded(), chunk=chunk)
+        expected = population_gradient(population, STATES, 0.4, 6, estimator)[row]
+        assert torch.allclose(found[row], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", ["reparam", "score"])
+def test_antithetic_gradients_weighted_by_their_evidence_are_unbiased(
+    estimator, normal_law, quadratic, seeded, check_mean
+):
+    """For "score" up to a factor that is no longer `1 - 1/mc`, so on one pair: `E[e^V^ g]` for two opposite draws is the
+    covariance of z and exp r over their odd parts, which for a linear reward is all of it."""
+    model = normal_law([0.5, -0.3], [[0.8, 0.3], [0.3, 0.5]])
+    x, t = repeated(3000)
+    slope = torch.tensor([0.7, -0.4], dtype=torch.float64)
+    reward = quadratic([-0.5, 0.5], 1.0) if estimator == "reparam" else lambda z: z @ slope
+    leaf = STATES.clone().requires_grad_()
+    exact = reward.value(model, leaf, TIMES) if estimator == "reparam" else model.value(leaf, TIMES, slope)
+    (expected,) = torch.autograd.grad(exact.sum(), leaf)
+    found = align.value_gradient(model, reward, x, t, 2, estimator, antithetic=True, generator=seeded())
+    values = align.value(model, reward, x, t, 2, antithetic=True, generator=seeded())
+    evidence = (values - exact.detach().repeat_interleave(3000)).exp()
+    check_mean(by_state(evidence[:, None] * found), expected, limit=4)
+
+
+def test_antithetic_draws_take_the_linear_part_of_the_noise_off_the_gradient(normal_law, seeded, check_mean):
+    """`r = b z - k z^2 / 2` with little of either: weights are nearly even, the plain variance is `(c k)^2 v / mc` with
+    `c = dz/dx` and v the posterior's variance, and next to nothing is left with pairs."""
+    model, t, curvature, mc = normal_law([0.4], [[0.6]]), 0.45, 0.05, 4
+    spread = 0.45**2 * 0.6 + 0.55**2
+    variance, gain = 0.6 * 0.55**2 / spread, 0.45 * 0.6 / spread
+    x = torch.tensor([[0.2]], dtype=torch.float64).expand(10_000, -1)
+
+    def reward(z):
+        return 0.02 * z[:, 0] - curvature / 2 * z[:, 0].square()
+
+    plain, paired = (
+        align.value_gradient(model, reward, x, t, mc, antithetic=antithetic, generator=seeded())[:, 0]
+        for antithetic in (False, True)
+    )
+    expected = (gain * curvature) ** 2 * variance / mc
+    assert float(plain.var()) == pytest.approx(expected, rel=0.1)
+    assert float(paired.var()) < 0.01 * expected
+    check_mean(plain - paired, 0.0, limit=4, slack=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 8])
+@pytest.mark.parametrize("estimator", ["reparam", "score"])
+def test_antithetic_gradients_do_not_depend_on_the_chunk(chunk, estimator, case_a, mild, seeded):
+    whole, parts = (
+        align.value_gradient(
+            case_a, mild, STATES, TIMES, 18, estimator, antithetic=True, generator=seeded(), chunk=size
+        )
+        for size in (None, chunk)
+    )
+    assert torch.allclose(parts, whole, rtol=1e-9, atol=1e-12)

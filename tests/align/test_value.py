@@ -209,3 +209,143 @@ def test_what_does_not_fit_is_refused_by_name(function, case, case_a, mild):
     changed, message = BAD_CALLS[case]
     with pytest.raises(ValueError, match=message):
         function(**({"model": case_a, "reward": mild, "x_t": STATES, "t": TIMES} | changed))
+
+
+# -------------------------------------------------------------------- the jackknife
+
+
+def slow_jackknife(rewards, weights):
+    """`n V^ - (n - 1) mean_i V^_{-i}` of one state's draws, `(n,)` each, one left out at a time."""
+
+    def estimate(kept):
+        return ((weights[kept] * rewards[kept].exp()).sum() / weights[kept].sum()).log()
+
+    n = len(rewards)
+    without = [estimate([j for j in range(n) if j != i]) for i in range(n)]
+    return n * estimate(list(range(n))) - (n - 1) * sum(without) / n
+
+
+class Weighted(torch.nn.Module):
+    """A model whose draws carry weights, which are recorded."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.interpolant, self.event_shape, self.seen = model, model.interpolant, model.event_shape, []
+
+    def weighted_posterior(self, x_t, t, n=1, *, cond=None, generator=None):
+        z = self.model.posterior(x_t, t, n, generator=generator)
+        self.seen.append((z, z[..., 0] / 2))
+        return self.seen[-1]
+
+
+@pytest.mark.parametrize("mc", [2, 5, 21])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_jackknife_leaves_out_one_draw_at_a_time(mc, weighted, case_a, mild, seeded):
+    model = Weighted(case_a)
+    source = model if weighted else case_a
+    found = align.value(source, mild, STATES, TIMES, mc, correction="jackknife", generator=seeded())
+    align.value(model, mild, STATES, TIMES, mc, generator=seeded())
+    z, log_weights = (torch.cat(parts) for parts in zip(*model.seen[-((mc + 15) // 16) :], strict=True))
+    weights = log_weights.exp() if weighted else torch.ones_like(log_weights)
+    expected = [slow_jackknife(mild(z[:, row]), weights[:, row]) for row in range(4)]
+    assert torch.allclose(found, torch.stack(expected), rtol=1e-9)
+
+
+@pytest.mark.parametrize("mc", [16, 32])
+def test_jackknife_takes_most_of_the_bias_off(mc, case_a, mild, seeded):
+    """The plain bias is some `-CV^2 / 2 mc`, less than a quarter of it is left."""
+    x, t = repeated(4000)
+    exact = mild.value(case_a, STATES, TIMES)
+    plain, corrected = (
+        by_state(align.value(case_a, mild, x, t, mc, correction=correction, generator=seeded())) - exact
+        for correction in (None, "jackknife")
+    )
+    error = corrected.std(0) / 4000**0.5
+    assert (plain.mean(0)[[0, 2, 3]] < -5 * error[[0, 2, 3]]).all()
+    assert (corrected.mean(0).abs() < 0.25 * plain.mean(0).abs() + 2 * error).all()
+
+
+def test_jackknife_knows_its_edges(case_a, mild, seeded):
+    """Of a single draw that is not -inf it says what the plain estimate does; of constants it says them."""
+    calls = []
+
+    def once(z):
+        calls.append(len(z))
+        r = torch.full((len(z),), -torch.inf, dtype=z.dtype)
+        r[:4] = 1.5  # the first draw of each state
+        return r
+
+    found = align.value(case_a, once, STATES, TIMES, 6, correction="jackknife", generator=seeded())
+    assert torch.allclose(found, torch.full_like(found, 1.5) - torch.tensor(6.0).double().log())
+    for constant in (-900.0, 3.0, -torch.inf):
+        values = align.value(
+            case_a,
+            lambda z, c=constant: torch.full((len(z),), c, dtype=z.dtype),
+            STATES,
+            TIMES,
+            7,
+            correction="jackknife",
+        )
+        assert torch.allclose(values, torch.full_like(values, constant), rtol=1e-12)
+    few = align.value(case_a, forbidding, STATES, TIMES, 6, correction="jackknife", generator=seeded())
+    assert not (few.isnan() | (few == torch.inf)).any()
+    with pytest.raises(ValueError, match="^mc: got 1, expected a whole number of at least 2"):
+        align.value(case_a, mild, STATES, TIMES, 1, correction="jackknife")
+    with pytest.raises(ValueError, match="^correction: got 'bootstrap', expected one of jackknife"):
+        align.value(case_a, mild, STATES, TIMES, correction="bootstrap")
+
+
+def test_jackknife_does_not_depend_on_the_chunk(case_a, mild, seeded):
+    values = [
+        align.value(case_a, mild, STATES, TIMES, 20, correction="jackknife", generator=seeded(), chunk=chunk)
+        for chunk in (None, 3, 7)
+    ]
+    assert torch.allclose(values[0], values[1], rtol=1e-10) and torch.allclose(values[0], values[2], rtol=1e-10)
+
+
+# -------------------------------------------------------------------- antithetic draws
+
+
+@pytest.mark.parametrize("mc", [2, 6, 18])
+def test_exponential_of_the_value_of_antithetic_draws_is_unbiased(mc, correlated, gentle, seeded, check_mean):
+    model, (x, t) = correlated(Cosine()), repeated(3000)
+    values = align.value(model, gentle, x, t, mc, antithetic=True, generator=seeded())
+    check_mean(by_state(values - gentle.value(model, x, t)).exp(), torch.ones(4, dtype=torch.float64), limit=4)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0])
+@pytest.mark.parametrize("mc", [2, 8])
+def test_antithetic_draws_save_a_known_share_of_the_variance(scale, mc, normal_law, seeded, check_mean):
+    """For a linear reward of standard deviation s on a Gaussian posterior `exp V^ / exp V` has the variance
+    `(e^{s^2} - 1) / mc`, and `(1 - e^{-s^2})` of that with antithetic draws: E cosh^2 in the place of E exp^2."""
+    model, t = normal_law([0.4, -0.2], torch.eye(2, dtype=torch.float64) * 0.6), 0.45
+    deviation = (0.6 * 0.55**2 / (0.45**2 * 0.6 + 0.55**2)) ** 0.5
+    slope = torch.tensor([0.6, 0.8], dtype=torch.float64) * scale / deviation
+    x = STATES[:1].expand(20_000, -1)
+    exact = model.value(STATES[:1], t, slope)
+    grown = torch.tensor(scale**2).double().exp()
+    for antithetic, share in ((False, 1.0), (True, float(1 - 1 / grown))):
+        values = align.value(model, lambda z: z @ slope, x, t, mc, antithetic=antithetic, generator=seeded())
+        check_mean(((values - exact).exp() - 1).square(), share * (grown - 1) / mc, limit=4)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 8, 50])
+def test_antithetic_draws_do_not_depend_on_the_chunk(chunk, case_a, mild, seeded, family):
+    for source in (lambda: seeded(), lambda: family([1, 2])):
+        whole, parts = (
+            align.value(case_a, mild, STATES, TIMES, 36, antithetic=True, generator=source(), chunk=size)
+            for size in (None, chunk)
+        )
+        assert torch.allclose(parts, whole, rtol=1e-12)
+
+
+def test_an_odd_number_of_antithetic_draws_is_refused(case_a, mild):
+    for run in (
+        lambda: align.value(case_a, mild, STATES, TIMES, 5, antithetic=True),
+        lambda: align.value_gradient(case_a, mild, STATES, TIMES, 5, antithetic=True),
+        lambda: align.smc(case_a, mild, mc=3, antithetic=True),
+        lambda: align.search(case_a, mild, mc=3, antithetic=True),
+        lambda: align.guide(case_a, mild, mc=3, antithetic=True),
+    ):
+        with pytest.raises(ValueError, match="^mc: got [35], expected an even number of antithetic draws"):
+            run()

@@ -9,7 +9,7 @@ from diamond.flow import Flow
 from diamond.flow_map import FlowMap
 from diamond.glass import GlassFlow
 from diamond.nets import ResidualMLP
-from diamond.randomness import SlicedNoise, fresh_generator, normal, uniform
+from diamond.randomness import AntitheticNoise, SlicedNoise, fresh_generator, normal, uniform
 
 DRAWS, ROWS = 6, 8
 SOURCES = {"one": lambda: torch.Generator().manual_seed(3), "list": lambda: family(range(4))}
@@ -142,3 +142,47 @@ def test_loading_a_model_leaves_the_global_state_alone(tmp_path):
     before = torch.get_rng_state()
     load(tmp_path / "flow.ckpt")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# -------------------------------------------------------------------- opposite noise
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_second_half_of_antithetic_numbers_mirrors_the_first(source):
+    noise = AntitheticNoise(SOURCES[source]())
+    x = normal((DRAWS, ROWS, 3), noise, batch_axis=1)
+    u = uniform((DRAWS, ROWS), noise, batch_axis=1)
+    half = DRAWS // 2
+    assert torch.equal(x[half:], -x[:half])
+    assert torch.equal(u[half:], 1 - u[:half])
+    plain = SOURCES[source]()
+    assert torch.equal(x[:half], normal((half, ROWS, 3), plain, batch_axis=1))
+    assert torch.equal(u[:half], uniform((half, ROWS), plain, batch_axis=1))
+
+
+def test_each_antithetic_number_has_the_law_it_would_have_alone(seeded, check_mean):
+    x = normal((2, 50_000), AntitheticNoise(seeded()), batch_axis=1, dtype=torch.float64)
+    u = uniform((2, 50_000), AntitheticNoise(seeded()), batch_axis=1, dtype=torch.float64)
+    for row in range(2):
+        powers = torch.stack([x[row] ** k for k in (1, 2, 3, 4)], dim=-1)
+        check_mean(powers, torch.tensor([0.0, 1.0, 0.0, 3.0], dtype=torch.float64))
+        check_mean(torch.stack([u[row], u[row] ** 2], dim=-1), torch.tensor([1 / 2, 1 / 3], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("chunk, draws", [(3, 1), (8, 2), (2, 5)])
+def test_slices_of_antithetic_noise_make_up_the_whole_draw(chunk, draws, seeded):
+    whole = normal((DRAWS, ROWS, 2), AntitheticNoise(seeded()), batch_axis=1)
+    noise = SlicedNoise(AntitheticNoise(seeded()), ROWS, DRAWS)
+    seen = torch.full_like(whole, torch.nan)
+    for top in range(0, DRAWS, draws):
+        for left in range(0, ROWS, chunk):
+            columns, rows = slice(top, min(top + draws, DRAWS)), slice(left, min(left + chunk, ROWS))
+            shape = (columns.stop - columns.start, rows.stop - rows.start, 2)
+            seen[columns, rows] = normal(shape, noise.part(rows, columns), batch_axis=1)
+    assert torch.equal(seen, whole)
+
+
+def test_antithetic_noise_needs_pairs_of_draws(seeded):
+    for shape, axis in (((3, 4), 1), ((4, 4), 0)):
+        with pytest.raises(ValueError, match="^generator: got antithetic noise for shape .*expected an even number"):
+            normal(shape, AntitheticNoise(seeded()), batch_axis=axis)

@@ -1,0 +1,259 @@
+"""Proposals: one move against the exact kernel, whole runs against the tilted law, and what they save.
+
+A guided move that owes `c` must give `E[exp(c) f(x')]` of the plain transition, for every state: its moments are known
+in closed form.
+"""
+
+import math
+
+import pytest
+import torch
+
+import align
+
+from align.population import Population
+from align.potentials import Potentials
+from align.proposals import RESERVE, proposal_named
+from diamond.glass import GlassFlow
+from diamond.interpolant import Cosine
+
+MOVES = 10_000
+STATE = torch.tensor([[0.2, -0.1]], dtype=torch.float64)
+
+
+def run(model, reward, seed=0, populations=1000, particles=64, steps=6, **options):
+    generator = torch.Generator().manual_seed(seed)
+    return align.smc(model, reward, particles, steps, batch=populations, generator=generator, **options)
+
+
+def moves(model, reward, name, t, t_next, mc=4, rho=None, strength=1.0, beta=None, antithetic=False):
+    """Many moves of one state, and what each owes: `(MOVES, 2)`, `(MOVES,)`."""
+    generator = torch.Generator().manual_seed(0)
+    population = Population(model, reward, MOVES, 1, generator=generator)
+    tempering = None if beta is None else lambda t: beta
+    like = torch.zeros(1, dtype=torch.float64)
+    options = {"antithetic": antithetic, "tempering": tempering, "keep_draws": name == "lookahead"}
+    potentials = Potentials(population, None, mc, like=like, **options)
+    x = STATE.expand(MOVES, -1)
+    with torch.no_grad():
+        potentials.advance(x, t, like)
+        after, owed = proposal_named(name, population, potentials, rho, strength)(x, t, t_next)
+    return after, torch.zeros(MOVES, dtype=torch.float64) if owed is None else owed[0]
+
+
+# -------------------------------------------------------------------- one move
+
+
+KERNELS = [
+    ("lookahead", None, 1), ("lookahead", None, 5), ("lookahead", 0.0, 2), ("lookahead", 0.6, 5), ("lookahead", 1.0, 3),
+    ("score", None, 2), ("score", 0.6, 5), ("score", 0.0, 3), ("plugin", 0.0, 1), ("plugin", 0.6, 1),
+    ("reparam", 0.6, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, rho, mc", KERNELS)
+def test_a_move_and_what_it_owes_are_the_plain_transition(
+    name, rho, mc, correlated, gentle, check_mean, kernel_moments
+):
+    model = correlated(Cosine())
+    after, owed = moves(model, gentle, name, 0.4, 0.55, mc, rho)
+    assert (float(owed.std()) > 0.01) == (name != "lookahead" or mc > 1)
+    mean, covariance = kernel_moments(model, STATE, 0.4, 0.55, rho)
+    gap, weight = after - mean, owed.exp()
+    check_mean(weight, 1.0, limit=4)
+    check_mean(weight[:, None] * gap, torch.zeros(2, dtype=torch.float64), limit=4)
+    check_mean(weight[:, None, None] * gap[:, :, None] * gap[:, None], covariance[0], limit=4)
+
+
+@pytest.mark.parametrize("beta", [None, 0.3])
+def test_the_last_look_ahead_is_importance_resampling_of_the_draws(
+    beta, case_a, mild, check_mean, posterior_law, moments
+):
+    after, owed = moves(case_a, mild, "lookahead", 0.4, 1.0, 5, beta=beta)
+    mean, covariance = moments(*posterior_law(case_a, STATE, 0.4))
+    gap, weight = after - mean, owed.exp()
+    check_mean(weight, 1.0, limit=4)
+    check_mean(weight[:, None] * gap, torch.zeros(2, dtype=torch.float64), limit=4)
+    check_mean(weight[:, None, None] * gap[:, :, None] * gap[:, None], covariance[0], limit=4)
+    # what it owes and the tempered reward of the chosen draw add up to the log-mean-exp of the draws: unbiased
+    level = owed + (1.0 if beta is None else beta) * mild(after)
+    tempered = mild if beta is None else type(mild)(mild.centre.tolist(), mild.width2 / beta)
+    check_mean((level - tempered.value(case_a, STATE, 0.4)).exp(), 1.0, limit=4)
+
+
+@pytest.mark.parametrize("strength, beta", [(1.0, None), (0.4, None), (1.0, 0.5)])
+def test_gradients_shift_the_mean_by_the_variance_times_them(
+    strength, beta, case_a, gentle, check_mean, kernel_moments
+):
+    """`E[x'] = m + strength s^2 grad V`, with s the step's own noise, here of correlation 0.5 on the linear path."""
+    after, _ = moves(case_a, gentle, "score", 0.4, 0.6, 24, 0.5, strength, beta)
+    tempered = gentle if beta is None else type(gentle)(gentle.centre.tolist(), gentle.width2 / beta)
+    leaf = STATE.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(tempered.value(case_a, leaf, 0.4).sum(), leaf)
+    variance = 0.4**2 * (1 - 0.5**2)
+    expected = kernel_moments(case_a, STATE, 0.4, 0.6, 0.5)[0][0] + strength * variance * slope[0]
+    check_mean(after, expected, limit=4, slack=0.1 * strength * variance * float(slope.abs().max()))
+    assert strength * variance * float(slope.abs().max()) > 0.03
+
+
+def test_the_plugin_shift_is_exact(normal_law, quadratic, check_mean, kernel_moments):
+    model, reward = normal_law([0.5, -0.3], torch.eye(2, dtype=torch.float64) * 0.6), quadratic([-0.5, 0.5], 1.0)
+    after, owed = moves(model, reward, "plugin", 0.4, 0.6)
+    gain = 0.4 * 0.6 / (0.4**2 * 0.6 + 0.6**2)
+    slope = -gain * (model.denoise(STATE, 0.4)[0] - reward.centre)
+    variance = 0.4**2 - (0.4**2 * 0.4 / (0.6 * 0.6)) ** 2  # of DDPM's step, whose correlation is 0.4 0.4 / 0.6 0.6
+    mean, covariance = kernel_moments(model, STATE, 0.4, 0.6)
+    check_mean(after, mean[0] + variance * slope, limit=4)
+    check_mean(owed, -variance * slope.square().sum() / 2, limit=4)
+    check_mean((owed - owed.mean()).square(), variance * slope.square().sum(), limit=4)
+
+
+def test_a_look_ahead_moves_as_the_guided_denoiser_would(case_a, gentle, check_mean, kernel_moments):
+    """`E[x'] = m + (1 - reserve) a (E_w[z] - E[z])`, where `E_w[z] - E[z] = s^2 / a grad V` with many draws."""
+    after, _ = moves(case_a, gentle, "lookahead", 0.4, 0.6, 32)
+    leaf = STATE.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(gentle.value(case_a, leaf, 0.4).sum(), leaf)
+    signal = 0.6 - (0.4 * 0.4 / (0.6 * 0.6)) * (0.4 / 0.6) * 0.4
+    shift = (1 - RESERVE) * signal * 0.6**2 / 0.4 * slope[0]
+    expected = kernel_moments(case_a, STATE, 0.4, 0.6)[0][0] + shift
+    check_mean(after, expected, limit=4, slack=0.05 * float(shift.abs().max()))
+    assert float(shift.abs().max()) > 0.1
+
+
+def test_no_factor_of_a_look_ahead_exceeds_the_reserve(case_a, hard):
+    """However far one draw's reward lies above the others'."""
+    for rho in (None, 0.9, 1.0):
+        _, owed = moves(case_a, hard, "lookahead", 0.4, 0.6, 8, rho)
+        assert float(owed.max()) <= -math.log(RESERVE) + 1e-9
+        assert float(owed.min()) < -0.5
+
+
+def test_hopeless_draws_are_chosen_evenly(case_a):
+    after, owed = moves(case_a, lambda z: torch.full((len(z),), -torch.inf), "lookahead", 0.4, 1.0, 3)
+    assert not owed.abs().gt(1e-12).any()
+    plain, _ = moves(case_a, lambda z: 0 * z[:, 0], "lookahead", 0.4, 1.0, 3)
+    assert torch.equal(after, plain)
+
+
+def test_antithetic_draws_are_looked_ahead_at_too(case_a, gentle, check_mean, kernel_moments):
+    after, owed = moves(case_a, gentle, "lookahead", 0.4, 0.55, 4, antithetic=True)
+    mean, covariance = kernel_moments(case_a, STATE, 0.4, 0.55)
+    gap, weight = after - mean, owed.exp()
+    check_mean(weight[:, None] * gap, torch.zeros(2, dtype=torch.float64), limit=4)
+    check_mean(weight[:, None, None] * gap[:, :, None] * gap[:, None], covariance[0], limit=4)
+
+
+# -------------------------------------------------------------------- whole runs
+
+RUNS = {
+    "lookahead": {"proposal": "lookahead", "ess_threshold": 0.5},
+    "lookahead of one draw": {"proposal": "lookahead", "mc": 1, "ess_threshold": 1.0},
+    "lookahead of fresh noise": {"proposal": "lookahead", "rho": 0.0, "ess_threshold": 1.0},
+    "lookahead, correlated": {"proposal": "lookahead", "rho": 0.4, "mc": 3, "ess_threshold": 0.8},
+    "lookahead, never resampled": {"proposal": "lookahead", "ess_threshold": 0.0},
+    "lookahead, antithetic": {"proposal": "lookahead", "antithetic": True, "resampling": "multinomial", "mc": 2},
+    "reparam": {"proposal": "reparam", "ess_threshold": 0.9, "mc": 2, "proposal_strength": 0.3, "particles": 12},
+    "score": {"proposal": "score", "ess_threshold": 1.0, "resampling": "stratified"},
+    "score, fresh noise": {"proposal": "score", "rho": 0.0, "proposal_strength": 0.5, "ess_threshold": 0.8},
+    "plugin": {"proposal": "plugin", "ess_threshold": 1.0, "resampling": "residual"},
+    "plugin, never resampled": {"proposal": "plugin", "ess_threshold": 0.0, "proposal_strength": 0.7},
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_evidence_and_law_are_exact_for_any_proposal(name, case_a, gentle, check_tilt):
+    out = run(case_a, gentle, steps=4, **{"mc": 4, "particles": 32, **RUNS[name]})
+    check_tilt(out, gentle.law(case_a), gentle.log_z(case_a))
+
+
+@pytest.mark.parametrize("name", ["lookahead", "score", "plugin"])
+def test_evidence_and_law_are_exact_for_correlated_data_on_another_path(name, correlated, gentle, check_tilt):
+    model = correlated(Cosine())
+    out = run(model, gentle, seed=1, populations=800, particles=24, steps=3, mc=4, ess_threshold=0.9, proposal=name)
+    check_tilt(out, gentle.law(model), gentle.log_z(model))
+
+
+@pytest.mark.parametrize("rho", [None, 0.4, 1.0])
+def test_evidence_of_a_hard_constraint_is_its_probability(rho, case_a, check_mean):
+    """Draws that are forbidden now may lead where others are allowed."""
+
+    def forbidding(z):
+        return torch.where(z[:, 0] < 0, 0.0, -torch.inf)
+
+    out = run(case_a, forbidding, seed=1, populations=1500, steps=4, proposal="lookahead", rho=rho)
+    allowed = case_a.weights @ torch.special.ndtr(-case_a.means[:, 0] / case_a.covariances.sqrt())
+    check_mean(out.log_z.exp() / allowed, 1.0, limit=4)
+
+
+def test_without_resampling_the_weights_are_the_rewards_and_what_is_owed(case_a, mild):
+    """No strength, nothing owed."""
+    none = run(case_a, mild, populations=3, ess_threshold=0.0, proposal="plugin", proposal_strength=0.0)
+    assert torch.allclose(none.log_weights, none.rewards, atol=1e-12)
+    some = run(case_a, mild, populations=3, ess_threshold=0.0, proposal="plugin")
+    assert (some.log_weights - some.rewards).std() > 0.1
+
+
+# -------------------------------------------------------------------- what they save
+
+
+def spread(reward, model, **options):
+    """The standard deviation of `log_z` over 150 populations, and its mean's distance from the truth."""
+    out = run(model, reward, populations=150, particles=64, steps=12, **options)
+    return float(out.log_z.std()), abs(float(out.log_z.mean() - reward.log_z(model)))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_tempered_look_ahead_meets_hard_tilts(seed, case_a, hard):
+    """Of equal draws and particles: several times less spread, and a mean that is far less short."""
+    plain = spread(hard, case_a, seed=seed, mc=8)
+    ahead = spread(hard, case_a, seed=seed, mc=8, proposal="lookahead", tempering=lambda t: t)
+    assert ahead[0] < 0.6 * plain[0]
+    assert ahead[1] < 0.3 * plain[1]
+
+
+@pytest.mark.parametrize("name, mc, strength", [("score", 16, 1.0), ("plugin", 1, 0.3)])
+def test_gradients_in_small_steps_make_weights_even(name, mc, strength, case_a, quadratic):
+    """The effective share of particles that are never resampled, so that the proposal alone makes the difference."""
+    reward = quadratic([-2.0, 1.0], 0.5)
+    guided, plain = (
+        run(case_a, reward, populations=1, particles=2000, steps=24, ess_threshold=0.0, **options).ess[-1]
+        for options in (
+            {"mc": mc, "proposal": name, "proposal_strength": strength, "value": lambda x, t: 0 * t},
+            {"mc": 1},
+        )
+    )
+    assert float(guided) > 1.4 * float(plain)
+
+
+# -------------------------------------------------------------------- cost and refusals
+
+PARTICLES, STEPS, MC, INNER = 4, 5, 2, 3
+VALUES = MC * (STEPS - 1)  # draws a particle for the values
+COSTS = {  # evaluations of the flow a particle, of them differentiated, and rewards
+    "lookahead": (INNER * (1 + VALUES), 0, VALUES + 1),
+    "reparam": (INNER * (STEPS + VALUES + MC * (STEPS - 2)), INNER * MC * (STEPS - 2), VALUES + 1 + MC * (STEPS - 2)),
+    "score": (INNER * (STEPS + VALUES + MC * (STEPS - 2)), 0, VALUES + 1 + MC * (STEPS - 2)),
+    "plugin": (INNER * (STEPS + VALUES) + STEPS - 2, STEPS - 2, VALUES + 1 + STEPS - 2),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_cost_is_counted_for_one_population(name, chunk, tiny_flow, mild):
+    """The first step has no gradient, nor has the last; a look-ahead moves on the draws that there are."""
+    model = GlassFlow(tiny_flow, steps=INNER)
+    out = align.smc(model, mild, PARTICLES, STEPS, mc=MC, batch=3, chunk=chunk, proposal=name)
+    assert (out.nfe, out.nfe_backward, out.reward_calls) == tuple(PARTICLES * count for count in COSTS[name])
+
+
+def test_black_box_rewards_are_refused_by_the_proposals_that_differentiate_them(case_a, mild):
+    for name in ("reparam", "plugin"):
+        with pytest.raises(ValueError, match="^reward: .*expected a differentiable reward"):
+            align.smc(case_a, lambda z: mild(z.detach()), 4, 3, proposal=name)
+    for name in ("score", "lookahead"):
+        align.smc(case_a, lambda z: mild(z.detach()), 4, 3, proposal=name)
+
+
+def test_unknown_proposals_are_refused(case_a, mild):
+    with pytest.raises(ValueError, match="^proposal: got 'twisted', expected one of lookahead, reparam, score, plugin"):
+        align.smc(case_a, mild, 4, 3, proposal="twisted")
