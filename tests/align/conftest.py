@@ -155,7 +155,22 @@ ALGORITHMS = {
     "search-each": partial(align.search, particles=3, branch=2, steps=3, mc=18, keep="each"),
     "smc": partial(align.smc, particles=6, steps=3, mc=18, ess_threshold=1.0),
     "smc-multinomial": partial(align.smc, particles=6, steps=3, mc=3, rho=0.4, resampling="multinomial"),
+    "smc-lookahead": partial(
+        align.smc, particles=6, steps=3, mc=18, proposal="lookahead", tempering=0.5, antithetic=True, ess_threshold=1.0
+    ),
+    "smc-reparam": partial(
+        align.smc, particles=6, steps=3, mc=3, proposal="reparam", tempering=lambda t: t, resampling="stratified"
+    ),
+    "smc-score": partial(align.smc, particles=6, steps=3, mc=2, proposal="score", potential="max", ess_threshold=0.9),
+    "smc-plugin": partial(
+        align.smc, particles=6, steps=3, mc=2, proposal="plugin", potential="sum", rho=0.3, resampling="residual"
+    ),
+    "search-antithetic": partial(align.search, particles=3, branch=2, steps=3, mc=4, antithetic=True),
     "guide": partial(align.guide, particles=4, steps=3, mc=3),
+    "guide-corrected": partial(
+        align.guide, particles=4, steps=3, mc=4, antithetic=True, eta=0.6, correct=True, scale=0.3, interval=(0.1, 0.9)
+    ),
+    "guide-drift": partial(align.guide, particles=4, steps=3, estimator="plugin", strength="drift", scale=lambda t: t),
     "guide-score": partial(align.guide, particles=4, steps=3, mc=18, estimator="score", eta=0.5),
     "guide-plugin": partial(align.guide, particles=4, steps=3, estimator="plugin", eta=1.0),
 }
@@ -170,4 +185,6 @@ def algorithm(request):
 @pytest.fixture
 def differentiates(algorithm):
     """Whether that algorithm asks the reward for its derivative."""
-    return algorithm.func is align.guide and algorithm.keywords.get("estimator") != "score"
+    if algorithm.func is align.guide:
+        return algorithm.keywords.get("estimator") != "score"
+    return algorithm.keywords.get("proposal") in ("reparam", "plugin")

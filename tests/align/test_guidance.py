@@ -5,12 +5,14 @@ a time can be held against it, with gradients of any accuracy.
 """
 
 import io
+import math
 
 import pytest
 import torch
 
 import align
 
+from align.resampling import ess
 from diamond.flow import Flow
 from diamond.glass import GlassFlow
 from diamond.interpolant import Cosine
@@ -322,3 +324,132 @@ def test_what_does_not_fit_is_refused_by_name(case, case_a, mild):
     changed, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         align.guide(**({"model": case_a, "reward": mild, "steps": 3} | changed))
+
+
+# -------------------------------------------------------------------- departures, schedules, intervals
+
+GRID = [0.0, 0.3, 0.7, 1.0]
+STRENGTHS = {  # the shift of a step from t to t + h, from the gradient g, the velocity u and the scale
+    "exact": lambda t, h, g, u, scale: h * scale * (1 - t) / t * g,
+    "constant": lambda t, h, g, u, scale: h * scale * g,
+    "drift": lambda t, h, g, u, scale: h * scale * u.norm(dim=1, keepdim=True) * g / g.norm(dim=1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize("scale", [0.3, lambda t: 1 - t / 2], ids=["number", "schedule"])
+def test_every_strength_is_its_formula(strength, scale, case_a, mild, seeded):
+    """Step by step, on the linear path without noise; the first step, from pure noise, has no gradient."""
+    seen = []
+    align.guide(
+        case_a, mild, 20, estimator="plugin", strength=strength, scale=scale, times=GRID, callback=seen.append,
+        generator=seeded(),
+    )  # fmt: skip
+    x = case_a.prior(20, generator=seeded())
+    for step, t, t_next in zip(seen, GRID[:-1], GRID[1:], strict=True):
+        u, h, shift = case_a.velocity(x, t), t_next - t, 0.0
+        if t > 0:
+            g = align.value_gradient(case_a, mild, x, t, estimator="plugin")
+            shift = STRENGTHS[strength](t, h, g, u, scale(t) if callable(scale) else scale)
+            assert shift.abs().max() > 0.02
+        x = x + h * u + shift
+        assert torch.allclose(step.samples[0], x, atol=1e-9)
+        x = step.samples[0]
+
+
+def test_a_gradient_of_zero_leaves_the_drift_alone(case_a, seeded):
+    flat, plain = (
+        align.guide(case_a, lambda z: 0 * z[:, 0], 5, 4, estimator="plugin", generator=seeded(), **options).samples
+        for options in ({"strength": "drift"}, {"scale": 0.0})
+    )
+    assert torch.allclose(flat, plain)
+
+
+def test_steps_out_of_the_interval_are_not_guided(case_a, mild, seeded):
+    """The reward is asked for its derivative at the steps from 0.3, 0.4, 0.5 and 0.6 of ten, and then once at the end."""
+    asked = []
+
+    def reward(z):
+        asked.append(z.requires_grad)
+        return mild(z)
+
+    out = align.guide(case_a, reward, 5, 10, estimator="plugin", interval=(0.25, 0.65), generator=seeded())
+    assert asked == [True] * 4 + [False]
+    assert out.law == "none: only steps from 0.25 to 0.65 are guided"
+    whole, plain = (
+        align.guide(case_a, mild, 5, 10, estimator="plugin", generator=seeded(), **options).samples
+        for options in ({}, {"scale": 0.0})
+    )
+    assert (out.samples - whole).abs().max() > 0.01 and (out.samples - plain).abs().max() > 0.01
+
+
+def test_departures_say_that_they_follow_no_law(case_a, mild):
+    def law(**options):
+        return align.guide(case_a, mild, 2, 3, **options).law
+
+    assert law(strength="constant") == "none: the gradient has constant strength"
+    assert law(scale=lambda t: t) == "none: the gradient is scaled by a schedule"
+    assert law(correct=True, eta=0.5, strength="drift").startswith("p(z) exp r(z) / Z by weight")
+
+
+# -------------------------------------------------------------------- correction
+
+CORRECTED = {
+    "score": {"estimator": "score", "mc": 4, "eta": 1.0, "scale": 0.5},
+    "plugin": {"estimator": "plugin", "eta": 0.7, "scale": 0.4},
+    "constant": {"estimator": "plugin", "eta": 0.7, "strength": "constant", "scale": 0.5},
+    "drift": {"estimator": "plugin", "eta": 0.5, "strength": "drift", "scale": 0.1},
+    "interval": {"estimator": "plugin", "eta": 1.0, "interval": (0.4, 1.0), "scale": lambda t: t},
+}
+
+
+@pytest.mark.parametrize("name", CORRECTED)
+def test_corrected_guidance_is_the_tilt_of_the_unguided_walk(name, case_a, gentle, seeded, check_mean):
+    """Its evidence and weighted moments, unbiased for any number of particles, against importance sampling of the
+    plain walk of the same few steps, which is far from the model's own law."""
+    options = CORRECTED[name]
+    plain = Flow(Velocity(case_a)).sample(100_000, 4, eta=options["eta"], generator=seeded(1))
+    weights = gentle(plain).exp()
+    out = align.guide(case_a, gentle, 16, 4, batch=1500, correct=True, generator=seeded(), **options)
+
+    def features(z):
+        return torch.cat([torch.ones_like(z[..., :1]), z, z.square(), z[..., :1] * z[..., 1:]], dim=-1)
+
+    reference = weights[:, None] * features(plain)
+    expected, error = reference.mean(0), reference.std(0) / 100_000**0.5
+    guided = torch.einsum("bk,bkf->bf", out.log_weights.softmax(-1), features(out.samples))
+    check_mean(out.log_z.exp()[:, None] * guided, expected, limit=4, slack=3 * error)
+    assert (out.log_weights - out.rewards).std() > 0.05
+    assert torch.allclose(out.log_z, out.log_weights.logsumexp(1) - math.log(16))
+
+
+def test_without_scale_the_corrected_weights_are_the_rewards(case_a, mild, seeded):
+    out = align.guide(case_a, mild, 20, 5, estimator="plugin", scale=0.0, eta=0.8, correct=True, generator=seeded())
+    assert torch.allclose(out.log_weights, out.rewards, atol=1e-12)
+    assert torch.allclose(out.ess[-1], ess(out.rewards))
+    assert torch.allclose(out.log_z, out.rewards.exp().mean(1).log())
+
+
+def test_guidance_makes_the_corrected_weights_even(case_a, mild, seeded):
+    guided, plain = (
+        align.guide(
+            case_a, mild, 2000, 32, 16, estimator="score", scale=scale, eta=1.0, correct=True, generator=seeded()
+        ).ess[-1]
+        for scale in (1.0, 0.0)
+    )
+    assert float(guided) > 1.3 * float(plain)
+
+
+UNUSED = {
+    "no noise": ({"correct": True}, "^correct: got True with eta=0"),
+    "no draws": ({"antithetic": True, "estimator": "plugin"}, "^antithetic: got True with estimator='plugin'"),
+    "strength": ({"strength": "weak"}, "^strength: got 'weak', expected one of exact, constant, drift"),
+    "interval": ({"interval": (0.7, 0.3)}, r"^interval: got \(0.7, 0.3\)"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSED)
+def test_options_that_contradict_each_other_are_refused(case, case_a, mild):
+    changed, message = UNUSED[case]
+    with pytest.raises(ValueError, match=message):
+        align.guide(case_a, mild, 4, 3, **changed)
