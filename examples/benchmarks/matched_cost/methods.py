@@ -99,6 +99,11 @@ def feynman_kac(contest: Contest, model: Any, size: int, **how: Any) -> Alignmen
     return _smc(value=align.PlugIn(model, contest.reward))(contest, model, size, **how)
 
 
+def twisted(contest: Contest, model: Any, size: int, **how: Any) -> Alignment:
+    value = align.PlugIn(model, contest.reward)
+    return _smc(value=value, proposal="plugin", tempering=0.5)(contest, model, size, **how)
+
+
 def flow_map_test_time(contest: Contest, model: Any, size: int, **how: Any) -> Alignment:
     look_ahead = align.LookAhead(contest.models.flow_map, contest.reward)
     return _smc(value=look_ahead, tempering=lambda t: t)(contest, model, size, **how)
@@ -120,13 +125,16 @@ METHODS: dict[str, Method] = {
     "SMC, lookahead, tempered": _smc(proposal="lookahead", tempering=0.5),
     "SMC, gradient, tempered": _smc(proposal="reparam", tempering=0.5),
     "FKS (SMC, plug-in value)": feynman_kac,
+    "DAS (the same, plug-in gradient)": twisted,
     "FMTT (SMC, flow map value)": flow_map_test_time,
     "guidance": _guide(),
     "guidance, gradient-free": _guide(estimator="score"),
+    "guidance, SDE": _guide(eta=1.0),
     "guidance, SDE, corrected": _guide(eta=1.0, correct=True),
     "DPS (plug-in guidance)": _guide(estimator="plugin"),
 }
-MAIN = ("importance (best-of-N)", "search", "SMC, tempered", "guidance")
+LOOKAHEAD = "SMC, lookahead, tempered"
+MAIN = ("importance (best-of-N)", "search", "SMC, tempered", LOOKAHEAD, "guidance", "guidance, SDE")
 UNTRAINED = {  # of the field, for a flow model as it is
     "GLASS value guidance": glass_guidance,
     "FKS (SMC, plug-in value)": feynman_kac,
@@ -135,10 +143,12 @@ UNTRAINED = {  # of the field, for a flow model as it is
 
 
 def methods_of(model: str) -> dict[str, Method]:
-    """The methods that are run on the model of that name: all of them on the map, the main ones on the others."""
+    """The methods that are run on the model of that name: all of them on the map, the main ones on the others. Draws
+    that are weighted have no look-ahead proposal."""
     if model == "map":
         return METHODS
-    return {name: METHODS[name] for name in MAIN} | (UNTRAINED if model in ("GLASS-4", "GLASS-8") else {})
+    main = {name: METHODS[name] for name in MAIN if not (model == "weighted" and name == LOOKAHEAD)}
+    return main | (UNTRAINED if model in ("GLASS-4", "GLASS-8") else {})
 
 
 def price(contest: Contest, model: Any, method: Method) -> dict[str, int]:

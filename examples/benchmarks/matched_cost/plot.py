@@ -15,11 +15,14 @@ DRAWN = {
     "FKS (SMC, plug-in value)": "#e6550d",
     "FMTT (SMC, flow map value)": "#fdae6b",
     "guidance": "#31a354",
+    "guidance, SDE": "#a1d99b",
     "DPS (plug-in guidance)": "#756bb1",
     "search": "#d62728",
 }
 ERRORS = {"mean": "error of the mean", "log z, root mean square": "error of log Z"}
-MODELS = {"map": "o", "GLASS-8": "s", "flow map": "^", "weighted": "D"}
+MODELS = {"map": "o", "GLASS-8": "s", "flow map": "^", "weighted": "D"}  # on the digits
+
+EDGE = 1.5  # of the diversity shown
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
@@ -37,25 +40,29 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for column, problem in enumerate(problems):
         for axis, (key, label) in zip(axes[:, column], ERRORS.items(), strict=True):
             _curves(axis, [row for row in rows if row["problem"] == problem], key)
-            axis.set_title(problem if key == "mean" else "", fontsize=10)
+            axis.set_title(f"{problem}, on the map" if key == "mean" else "", fontsize=10)
             axis.set_ylabel(label if column == 0 else "", fontsize=9)
             axis.set_xlabel("" if key == "mean" else "network evaluations a population", fontsize=8)
     if digits:
         _scatter(axes[0, -1], digits, "diversity", "agrees", "judge agrees")
         _scatter(axes[1, -1], digits, "diversity", "frechet", "Frechet distance")
         axes[0, -1].set_title("digits, equal NFE", fontsize=10)
-        axes[1, -1].set_xlabel("diversity", fontsize=8)
+        axes[1, -1].set_yscale("log")
+        axes[1, -1].set_xlabel(f"diversity, at most {EDGE:g}", fontsize=8)
     for axis in axes.flat:
         axis.tick_params(labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
     marks = [pyplot.Line2D([], [], color=color, marker="o", ms=4) for color in DRAWN.values()]
-    figure.legend(marks, DRAWN, loc="lower center", ncols=5, fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0.08, 1, 1))
-    figure.savefig(path, dpi=90)
+    marks += [pyplot.Line2D([], [], color="black", marker=mark, ms=4, lw=0) for mark in MODELS.values()]
+    figure.legend(marks, [*DRAWN, *MODELS], loc="lower center", ncols=5, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
+    figure.savefig(path, dpi=80)
     pyplot.close(figure)
 
 
 def _curves(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
+    from matplotlib.ticker import LogLocator
+
     for method, color in DRAWN.items():
         found = [
             row
@@ -69,7 +76,11 @@ def _curves(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
             [row["figures"][key]["error"] for row in found],
             color=color, marker="o", ms=3, lw=1.2,
         )  # fmt: skip
-    axis.set_xscale("log"), axis.set_yscale("log")
+    budgets = sorted({row["budget"] for row in rows if row["currency"] == "nfe"})
+    axis.set(xscale="log", yscale="log", xticks=budgets, xticklabels=budgets)
+    axis.minorticks_off()
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter("{x:g}")
 
 
 def _scatter(axis: Any, rows: list[dict[str, Any]], across: str, up: str, label: str) -> None:
@@ -77,7 +88,7 @@ def _scatter(axis: Any, rows: list[dict[str, Any]], across: str, up: str, label:
         if row["method"] in DRAWN:
             x, y = row["figures"][across], row["figures"][up]
             axis.errorbar(
-                x["mean"], y["mean"], y["error"], x["error"], color=DRAWN[row["method"]], lw=0.8,
+                min(x["mean"], EDGE), y["mean"], y["error"], x["error"], color=DRAWN[row["method"]], lw=0.8,
                 marker=MODELS.get(row["model"], "o"), ms=4,
             )  # fmt: skip
     axis.set_ylabel(label, fontsize=9)

@@ -45,7 +45,8 @@ what they learnt from it: their distance to "exact" is what distillation cost. B
 
 On mixtures the mean's error is in units of the tilted standard deviation, root mean square over coordinates; the
 covariance's is in Frobenius norm relative to the truth. The first row shows what {floor} independent draws of the tilted
-law itself would score. Search follows no law and is there to be measured, not blamed.
+law itself would score. ESS is that of the last weights: it knows nothing of what earlier resampling cost, and is 1 where
+nothing is weighed. Search follows no law and is there to be measured, not blamed.
 """
 
 

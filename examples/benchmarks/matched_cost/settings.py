@@ -40,7 +40,7 @@ class Settings:
 FULL = Settings(
     sizes=(2, 16, 64),
     mixture_steps=3000,
-    populations=16,
+    populations=32,
     mixture_budgets=(256, 1024, 4096),
     mixture_calls=1024,
     teacher_steps=1200,
