@@ -143,7 +143,9 @@ class Alignment:
                 f"{_spread((weights * finite).sum(1))} by weight, best {_spread(self.rewards.amax(1).double())}",
             ),
         ]
-        rows += [(f"  {name}", _spread((weights * part.double()).sum(1))) for name, part in self.components.items()]
+        for name, part in self.components.items():
+            share = torch.where(weights > 0, weights * part.double(), 0.0)  # a part may be -inf where no weight is
+            rows.append((f"  {name}", _spread(share.sum(1))))
         if self.log_z is not None:
             log_z, error = self.evidence()
             rows.append(("log_z", f"{log_z:.4g}" + (f" +- {error:.2g}" if batch > 1 else "")))

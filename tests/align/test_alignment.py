@@ -197,3 +197,79 @@ def test_plots_weigh_each_population_alike():
 def test_plots_of_equal_rewards_are_plots(level):
     out = result(torch.zeros(1, 4, 1), torch.zeros(1, 4), torch.full((1, 4), level))
     out.plot().savefig(io.BytesIO())
+
+
+# -------------------------------------------------------------------- evidence, lineage, summary
+
+
+def test_evidence_is_the_mean_over_populations_and_its_error(numbered):
+    z = torch.tensor([0.5, 2.0, 1.1, 0.3, 0.9], dtype=torch.float64)
+    for level in (0.0, -2000.0):
+        out = dataclasses.replace(numbered(5), log_z=z.log() + level)
+        log_z, error = out.evidence()
+        assert log_z == pytest.approx(float(z.mean().log()) + level)
+        assert error == pytest.approx(float(z.std() / 5**0.5 / z.mean()))
+    assert out.evidence().log_z == log_z
+    single = dataclasses.replace(numbered(1), log_z=z[:1].log()).evidence()
+    assert single.log_z == pytest.approx(float(z[0].log())) and single.error != single.error
+    with pytest.raises(ValueError, match="^log_z: by hand estimates none"):
+        numbered(5).evidence()
+
+
+def test_the_error_of_the_evidence_is_the_spread_of_its_repetitions(case_a, mild, seeded):
+    """Of forty estimates, each from fifty populations: within what forty tell of a spread."""
+    from align import best_of_n
+
+    estimates = [best_of_n(case_a, mild, 8, batch=50, generator=seeded(seed)).evidence() for seed in range(40)]
+    values, errors = (torch.tensor(column, dtype=torch.float64) for column in zip(*estimates, strict=True))
+    assert float(values.std()) == pytest.approx(float(errors.mean()), rel=4 / 80**0.5)
+    assert abs(float(values.mean() - mild.log_z(case_a))) < 4 * float(errors.mean()) / 40**0.5
+
+
+GENEALOGY = torch.tensor([[[0, 1, 2, 3]], [[1, 1, 0, 3]], [[0, 2, 2, 3]], [[3, 3, 1, 1]]])  # of four steps
+
+
+def test_lineage_follows_parents_to_the_start(numbered):
+    """By hand: the last four stem from 3, 3, 2, 2, these from 3, 3, 2, 2, these from 3, 3, 0, 0."""
+    out = dataclasses.replace(numbered(1), ancestors=GENEALOGY)
+    expected = [[[3, 3, 0, 0]], [[3, 3, 0, 0]], [[3, 3, 2, 2]], [[3, 3, 1, 1]]]
+    assert out.lineage().tolist() == expected
+    assert out.unique_ancestors().tolist() == [[2], [2], [2], [2]]
+    assert numbered(2).unique_ancestors().tolist() == [[4, 4]]
+
+
+def test_lineage_finds_where_particles_came_from(still):
+    """Particles that never move stand at the end where their first ancestor stood."""
+    from align import smc
+
+    seen = []
+    out = smc(
+        still, lambda z: 2 * z[:, 0], 10, 5, batch=3, ess_threshold=1.0, value=lambda x, t: (1 + t) * x[:, 0],
+        callback=seen.append, generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    lineage = out.lineage()
+    assert torch.equal(out.samples, seen[0].samples.gather(1, lineage[0][..., None]))
+    for k in range(1, 5):
+        assert torch.equal(out.samples, seen[k - 1].samples.gather(1, lineage[k][..., None]))
+    counts = [[len(set(row.tolist())) for row in step] for step in lineage]
+    assert out.unique_ancestors().tolist() == counts
+    assert (out.unique_ancestors().diff(dim=0) >= 0).all() and (out.unique_ancestors()[0] < 10).all()
+
+
+def test_summaries_tell_law_and_cost(algorithm, case_a, mild):
+    out = algorithm(case_a, mild, batch=2)
+    text = out.summary()
+    assert out.law in text and out.method in text and "2 of" in text
+    assert "not counted" not in text or out.nfe is None
+    assert f"reward calls  {'':9s}{out.reward_calls}".replace(" ", "") in text.replace(" ", "")
+    assert (out.log_z is None) == ("log_z" not in text)
+    assert "not counted" in dataclasses.replace(out, nfe=None).summary()
+
+
+def test_summaries_of_forbidden_parts_are_numbers(numbered):
+    """A part of -inf where the weight is zero counts for nothing."""
+    out = numbered(2, torch.tensor([0.0, 0.4, 0.6, 0.0], dtype=torch.float64))
+    part = torch.tensor([-torch.inf, 1.0, 2.0, -torch.inf], dtype=torch.float64).expand(2, 4)
+    out = dataclasses.replace(out, components={"allowed": part})
+    line = next(line for line in out.summary().splitlines() if "allowed" in line)
+    assert "1.6" in line and "nan" not in line

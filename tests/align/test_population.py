@@ -239,3 +239,149 @@ def test_models_without_a_posterior_are_refused(algorithm, tiny_flow, mild):
 
 def test_a_model_that_counts_nothing_has_no_cost(still):
     assert align.best_of_n(still, lambda z: z[:, 0], 3).nfe is None
+
+
+# -------------------------------------------------------------------- forbidden samples
+
+
+def test_forbidden_samples_have_no_weight_and_break_nothing(algorithm, case_a, mild, family):
+    def partly(z):
+        return torch.where(z[:, 0] < 1.4, mild(z), -torch.inf)
+
+    out = algorithm(case_a, partly, batch=3, generator=family([1, 2, 3]))
+    assert out.samples.isfinite().all()
+    assert torch.equal(out.rewards == -torch.inf, out.samples[..., 0] >= 1.4)
+    assert not out.log_weights.isnan().any() and not out.ess.isnan().any()
+    if out.log_z is not None:
+        assert out.log_z.isfinite().all()
+        assert not out.log_weights.softmax(-1)[out.rewards == -torch.inf].any()
+    assert "nan" not in out.summary()
+
+
+def test_populations_without_an_allowed_sample_are_refused_or_empty(algorithm, differentiates, case_a, mild, family):
+    def never(z):
+        return mild(z) - torch.inf
+
+    if algorithm.func is align.smc:
+        with pytest.raises(ValueError, match="^reward: it returned -inf for every particle of population 0"):
+            algorithm(case_a, never, batch=2, generator=family([1, 2]))
+        return
+    out = algorithm(case_a, never, batch=2, generator=family([1, 2]))
+    assert out.samples.isfinite().all() and (out.rewards == -torch.inf).all()
+    if out.log_z is not None:
+        assert (out.log_z == -torch.inf).all() and (out.ess[-1] == 0).all()
+
+
+# -------------------------------------------------------------------- a reward of its own for each population
+
+
+def test_rewards_of_their_own_are_separate_runs(algorithm, glass, family):
+    """With generators of their own, exactly; conditioning included."""
+    rewards = [attracted, lambda z, cond: attracted(z, -2 * cond), lambda z: -z.square().sum(-1)]
+    together = algorithm(glass, rewards, batch=3, cond=COND, generator=family([5, 6, 7]))
+    for row, reward in enumerate(rewards):
+        alone = algorithm(glass, reward, cond=COND[row : row + 1], generator=family([5 + row]))
+        for name in ("samples", "rewards", "log_weights"):
+            assert torch.allclose(getattr(alone, name)[0], getattr(together, name)[row], rtol=1e-9, atol=1e-12), name
+        assert torch.equal(alone.ancestors[:, 0], together.ancestors[:, row])
+        assert (alone.nfe, alone.reward_calls) == (together.nfe, together.reward_calls)
+    assert not torch.allclose(together.rewards[0], together.rewards[1])
+
+
+def test_rewards_of_their_own_must_be_one_for_each_population(algorithm, case_a, mild):
+    with pytest.raises(ValueError, match="^reward: got 2 rewards, expected one, or one for each of 3 populations"):
+        algorithm(case_a, [mild, mild], batch=3)
+    with pytest.raises(ValueError, match="^reward: got float, expected a callable"):
+        algorithm(case_a, [mild, 3.0], batch=2)
+
+
+# -------------------------------------------------------------------- chunks of the reward, and of its own
+
+
+@pytest.mark.parametrize("reward_chunk", [1, 5, 1000])
+def test_rewards_may_have_a_chunk_of_their_own(reward_chunk, algorithm, glass, tiny_flow, family):
+    sizes = []
+
+    def reward(z):
+        sizes.append(len(z))
+        return -(z - 0.3).square().sum(-1)
+
+    whole = algorithm(glass, reward, batch=3, cond=COND, generator=family([5, 6, 7]))
+    sizes.clear()
+    tiny_flow.net.largest = 0
+    parts = algorithm(
+        glass, reward, batch=3, cond=COND, generator=family([5, 6, 7]), chunk=4, reward_chunk=reward_chunk
+    )
+    assert max(sizes) <= reward_chunk
+    assert tiny_flow.net.largest <= 4
+    assert torch.allclose(parts.samples, whole.samples, rtol=1e-9, atol=1e-12)
+    assert parts.reward_calls == whole.reward_calls
+    with pytest.raises(ValueError, match="^reward_chunk: got 0"):
+        algorithm(glass, reward, cond=COND[:1], reward_chunk=0)
+
+
+# -------------------------------------------------------------------- parts of a reward, and judges that go away
+
+
+def test_what_the_parts_of_a_reward_say_is_kept_with_the_samples(algorithm, case_a, mild, family, tmp_path):
+    """Unweighted, a held-out part of weight 0 among them; on disk too."""
+    reward = align.rewards.Combined(
+        {"near": (mild, 0.5), "low": lambda z: -z[:, 1], "watched": (lambda z: z[:, 0], 0.0)}
+    )
+    out = algorithm(case_a, reward, batch=2, generator=family([1, 2]))
+    assert list(out.components) == ["near", "low", "watched"]
+    expected = mild(out.samples), -out.samples[..., 1], out.samples[..., 0]
+    for part, answer in zip(out.components.values(), expected, strict=True):
+        assert torch.allclose(part, answer)
+    assert torch.allclose(out.rewards, 0.5 * expected[0] + expected[1])
+    out.save(tmp_path / "result")
+    back = align.Alignment.load(tmp_path / "result")
+    assert list(back.components) == sorted(out.components) or list(back.components) == list(out.components)
+    assert all(torch.equal(back.components[name], part) for name, part in out.components.items())
+    if out.inverse_temperatures is not None:
+        assert torch.equal(back.inverse_temperatures, out.inverse_temperatures)
+    assert back.settings == out.settings
+    assert all(name in out.summary() for name in out.components)
+
+
+class Leaving:
+    """A judge that answers so many samples and then is gone, in the middle of a call."""
+
+    def __init__(self, reward, answers):
+        self.reward, self.left = reward, answers
+
+    def __call__(self, z):
+        if len(z) > self.left:
+            found = torch.full((len(z),), torch.nan, dtype=z.dtype)
+            found[: self.left] = self.reward(z[: self.left]).detach()
+            raise align.RewardFailure("the judge is gone", found)
+        self.left -= len(z)
+        return self.reward(z)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_failures_carry_the_samples_and_what_was_finished(chunk, algorithm, case_a, mild, family):
+    """At the end of the call in its last samples: those of the final scoring, all but one of them answered."""
+    whole = algorithm(case_a, mild, batch=2, generator=family([1, 2]), chunk=chunk)
+    with pytest.raises(align.RewardFailure) as caught:
+        judge = Leaving(mild, 2 * whole.reward_calls - 1)
+        algorithm(case_a, judge, batch=2, generator=family([1, 2]), chunk=chunk)
+    samples, rewards = caught.value.samples, caught.value.rewards
+    assert rewards.shape == samples.shape[:1]
+    assert rewards.isnan().nonzero().flatten().tolist() == [len(rewards) - 1]
+    assert torch.allclose(rewards[:-1], mild(samples[:-1]))
+    if algorithm.func is not align.search:  # which scores candidates
+        assert torch.allclose(samples, whole.samples.flatten(0, 1))
+
+
+@pytest.mark.parametrize("reward_chunk", [None, 5])
+def test_the_failure_of_one_populations_judge_keeps_everyones_place(reward_chunk, case_a, mild, family):
+    """Two of the second population's four samples were answered, and all of the first's."""
+    rewards = [mild, Leaving(mild, 2), mild]
+    with pytest.raises(align.RewardFailure) as caught:
+        align.best_of_n(case_a, rewards, 4, batch=3, generator=family([1, 2, 3]), reward_chunk=reward_chunk)
+    samples, found = caught.value.samples, caught.value.rewards
+    assert samples.shape == (12, 2) and found.shape == (12,)
+    answered = ~found.isnan()
+    assert answered.tolist() == [True] * 6 + [False] * 6
+    assert torch.allclose(found[answered], mild(samples[answered]))

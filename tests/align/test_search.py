@@ -170,3 +170,8 @@ def test_what_does_not_fit_is_refused_by_name(case, case_a, mild):
     changed, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         align.search(**({"model": case_a, "reward": mild} | changed))
+
+
+def test_antithetic_draws_and_a_value_function_contradict_each_other(case_a, mild):
+    with pytest.raises(ValueError, match="^antithetic: got True with a value function"):
+        align.search(case_a, mild, antithetic=True, value=lambda x, t: mild(x))
