@@ -33,6 +33,7 @@ def law_figures(samples: Tensor, log_weights: Tensor, log_z: Tensor | None, tilt
     figures: dict[str, Any] = {
         "mean": root_mean_square(off.square().mean(1)),
         "covariance": mean_and_error(gap),
+        "covariance, median": float(gap.median()),
         "ess": mean_and_error(ess(log_weights) / log_weights.shape[1]),
     }
     if log_z is not None:

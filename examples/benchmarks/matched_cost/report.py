@@ -17,6 +17,7 @@ LAW = {
     "log z, root mean square": "log Z, RMSE",
     "mean": "mean, RMSE",
     "covariance": "covariance, error",
+    "covariance, median": "its median",
     "ess": "ESS",
 }
 JUDGED = {
@@ -37,11 +38,11 @@ where no models were kept).
 
 NFE are network evaluations, counted per sample, and backward those of them that were differentiated through; costs are
 of one population. A method has as many particles as the budget allows; one that cannot afford a particle is left out.
-Figures are means over {populations} independent
-populations, with standard errors; medians stand beside the error of log Z, because an unbiased estimate whose mean hangs
-on rare large weights is almost always too small. "exact" charges one evaluation for a draw of the true posterior: what a
-perfect map would do, and no contender. GLASS has the exact denoiser of the mixtures as its teacher, where the maps have
-what they learnt from it: their distance to "exact" is what distillation cost. Bold: the least of a column, "exact" aside.
+Figures are means over {populations} independent populations, with standard errors. Medians stand beside what has heavy
+tails: an unbiased estimate of Z whose mean hangs on rare large weights is almost always too small, and one gradient gone
+astray makes a covariance. "exact" charges one evaluation for a draw of the true posterior: what a perfect map would do,
+and no contender. GLASS has the exact denoiser of the mixtures as its teacher, where the maps have what they learnt from
+it: their distance to "exact" is what distillation cost. Bold: the least of a column, "exact" aside.
 
 On mixtures the mean's error is in units of the tilted standard deviation, root mean square over coordinates; the
 covariance's is in Frobenius norm relative to the truth. The first row shows what {floor} independent draws of the tilted
