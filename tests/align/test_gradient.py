@@ -318,3 +318,16 @@ def test_antithetic_gradients_do_not_depend_on_the_chunk(chunk, estimator, case_
         for size in (None, chunk)
     )
     assert torch.allclose(parts, whole, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("mc", [2, 4, 16])
+def test_the_mean_of_the_same_draws_is_the_better_baseline(mc, case_a, mild, gentle, seeded):
+    """`E_w[z] - mean(z)` against `E_w[z] - D(x)`, which needs an evaluation more: for weights that are nearly even the
+    variances differ by that of a mean of `mc` draws."""
+    x = STATES[:1].expand(20000, -1)
+    z = case_a.posterior(x, 0.4, mc, generator=seeded())
+    spread = z.flatten(0, 1).var(0).sum() / mc
+    for reward in (mild, gentle):
+        tilted = (reward(z.flatten(0, 1)).reshape(mc, -1).softmax(0)[..., None] * z).sum(0)
+        variances = [(tilted - baseline).var(0).sum() for baseline in (z.mean(0), case_a.denoise(x, 0.4))]
+        assert variances[0] < variances[1] - 0.3 * spread
