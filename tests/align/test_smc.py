@@ -102,6 +102,35 @@ def test_evidence_and_law_are_exact_for_correlated_data_on_any_path(interpolant,
     check_tilt(out, gentle.law(model), gentle.log_z(model))
 
 
+TOGETHER = {  # options of every kind at once; the rooms of each kind test it alone
+    "steering": {"value": plugin, "potential": "max", "tempering": lambda t: t, "resampling": "residual"},
+    "twisted": {"value": plugin, "proposal": "plugin", "tempering": lambda t: t, "resampling": "stratified"},
+    "junk": {
+        "value": junk,
+        "proposal": "score",
+        "antithetic": True,
+        "tempering": 0.8,
+        "ess_threshold": 0.9,
+        "rho": 0.4,
+    },
+    "exact": {"value": exact, "proposal": "score", "ess_threshold": 0.95, "rho": 0.0},
+    "look-ahead": {"proposal": "lookahead", "tempering": 0.9, "antithetic": True, "resampling": "multinomial"},
+    "pressed": {"proposal": "lookahead", "tempering": lambda t: t / 2, "potential": "max", "rho": 0.4},
+    "one draw": {"mc": 1, "tempering": lambda t: t, "resampling": "residual", "rho": 0.0},
+    "slopes": {"proposal": "score", "tempering": 0.9, "potential": "max", "proposal_strength": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.parametrize("interpolant", [None, Cosine()], ids=["linear", "cosine"])
+def test_evidence_and_law_are_exact_for_any_options_together(name, interpolant, correlated, gentle, check_tilt):
+    model, options = correlated(interpolant), {"mc": 4, "ess_threshold": 1.0, **TOGETHER[name]}
+    options |= options.pop("value")(model, gentle) if "value" in options else {}
+    out = run(model, gentle, seed=11, populations=800, particles=16, steps=4, **options)
+    assert (out.ancestors[1:] != torch.arange(16)).any()
+    check_tilt(out, gentle.law(model), gentle.log_z(model))
+
+
 def test_evidence_and_law_are_exact_in_single_precision(case_a, mild, check_tilt):
     out = run(case_a.float(), mild, seed=5, ess_threshold=0.9, **plugin(case_a, mild))
     assert out.log_weights.dtype == out.samples.dtype == torch.float32
@@ -366,7 +395,50 @@ REFUSED = {
     "value's nan": ({"value": lambda x, t: t * torch.nan}, "^value: it returned nan"),
     "reward's nan": ({"reward": lambda z: z[:, 0] * torch.nan}, "^reward: it returned nan"),
     "generator": ({"generator": [torch.Generator()]}, "^generator: got 1 generators"),
+    "strength of none": ({"proposal_strength": 0.5}, "^proposal_strength: got 0.5 with proposal=None"),
+    "strength of a look-ahead": (
+        {"proposal_strength": 0.5, "proposal": "lookahead"},
+        "^proposal_strength: got 0.5 with proposal='lookahead'",
+    ),
+    "strength": ({"proposal_strength": -1.0, "proposal": "score"}, "^proposal_strength: got -1.0, expected a finite"),
+    "strength nan": ({"proposal_strength": math.nan, "proposal": "plugin"}, "^proposal_strength: got nan"),
+    "look-ahead of a value": (
+        {"proposal": "lookahead", "value": lambda x, t: 0 * t},
+        "^value: got a value function with proposal='lookahead'",
+    ),
+    "antithetic value": (
+        {"antithetic": True, "value": lambda x, t: 0 * t},
+        "^antithetic: got True with a value function",
+    ),
+    "antithetic value and mean": (
+        {"antithetic": True, "value": lambda x, t: 0 * t, "proposal": "plugin"},
+        "^antithetic: got True with a value function",
+    ),
+    "unused potential": ({"potential": "max", "ess_threshold": 0}, "^potential: got 'max' with ess_threshold=0"),
+    "unused tempering": ({"tempering": 0.5, "ess_threshold": 0}, "^tempering: got 0.5 with ess_threshold=0"),
+    "idle tempering": ({"tempering": 0.5, "ess_threshold": 0.5}, "^ess_threshold: got 0.5 with tempering=0.5"),
 }
+
+
+def test_options_that_do_not_contradict_each_other_are_welcome(case_a, mild):
+    for options in (
+        {"antithetic": True, "value": lambda x, t: 0 * t, "proposal": "score"},
+        {"tempering": 0.5, "ess_threshold": 0, "proposal": "lookahead"},
+        {"tempering": 0.5},
+        {"tempering": 0.5, "ess_threshold": 0.6},
+    ):
+        out = align.smc(case_a, mild, 6, 3, mc=2, batch=2, generator=torch.Generator().manual_seed(0), **options)
+        assert out.log_z.isfinite().all()
+
+
+def test_weighted_draws_are_not_looked_ahead_at(case_a, mild):
+    class Weighted(type(case_a)):
+        def weighted_posterior(self, x_t, t, n=1, *, cond=None, generator=None):
+            raise AssertionError
+
+    model = Weighted(case_a.weights, case_a.means, case_a.covariances)
+    with pytest.raises(ValueError, match="^proposal: got 'lookahead' for a Weighted, whose draws are weighted"):
+        align.smc(model, mild, proposal="lookahead")
 
 
 @pytest.mark.parametrize("case", REFUSED)
