@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from diamond.interpolant import per_sample
-from diamond.model import Model
+from diamond.model import Model, View
 from diamond.validation import as_times, check_state
 
 from .gradient import check_differentiable
@@ -31,7 +31,7 @@ from .scoring import Reward, Scorer
 __all__ = ["GuidedFlow"]
 
 
-class GuidedFlow(Model):
+class GuidedFlow(View):
     """A flow model with a guided denoiser: `diamond.GlassFlow(align.GuidedFlow(flow, reward))` draws with it.
 
     Arguments:
@@ -44,6 +44,8 @@ class GuidedFlow(Model):
         ValueError: not a flow, or times that do not rise within [0, 1].
     """
 
+    viewed = "flow"
+
     def __init__(
         self, flow: Model, reward: Reward, scale: float = 1.0, interval: tuple[float, float] = (0.0, 1.0)
     ) -> None:
@@ -54,14 +56,9 @@ class GuidedFlow(Model):
         self._scorer = Scorer(reward)
 
     @property
-    def nfe(self) -> int:
-        """Network forward evaluations of the flow, counted per sample."""
-        return self.flow.nfe
-
-    @nfe.setter
-    def nfe(self, value: int) -> None:
-        if hasattr(self, "flow"):
-            self.flow.nfe = value
+    def calls(self) -> int:
+        """Samples whose reward was asked for its derivative so far."""
+        return self._scorer.calls
 
     def denoise(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """The guided denoiser, `(B, *event)`; for t = 0, where noise tells nothing, the flow's own. Differentiable in

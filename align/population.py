@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diamond.model import PosteriorSampler, map_cond, repeat_cond, slice_cond
+from diamond.model import PosteriorSampler, View, map_cond, repeat_cond, slice_cond
 from diamond.randomness import SlicedNoise, fresh_generator
 from diamond.validation import as_times, check_positive
 
@@ -98,9 +98,9 @@ class Population:
         self.scorer = Scorer(reward, reward_chunk)
         self.backward = 0
         self._counted: dict[int, tuple[Any, int]] = {}
-        for counted in (model, getattr(besides, "model", None)):
+        self._askers: dict[int, tuple[Any, int]] = {}
+        for counted in (model, besides, getattr(besides, "model", None)):
             self._count(counted)
-        self._besides, self._calls = besides, getattr(besides, "calls", 0)
         self._began = time.perf_counter()
 
     @property
@@ -201,8 +201,12 @@ class Population:
     def _count(self, model: Any) -> None:
         spent = getattr(model, "nfe", None)
         source = model
-        while (inner := getattr(source, "flow", getattr(source, "flow_map", None))) is not None:
-            source = inner  # views count on what they look at
+        while True:
+            if hasattr(source, "calls"):  # of a reward of its own
+                self._askers.setdefault(id(source), (source, source.calls))
+            if not isinstance(source, View):
+                break
+            source = getattr(source, source.viewed)  # views count evaluations on what they look at
         if spent is not None:
             self._counted.setdefault(id(source), (model, spent))
 
@@ -218,7 +222,7 @@ class Population:
 
     def result(self, x: Tensor, rewards: Tensor, log_weights: Tensor, components: dict, **fields: Any) -> Alignment:
         """What an algorithm returns, of all processes' members, with its cost."""
-        calls = self.scorer.calls + getattr(self._besides, "calls", 0) - self._calls
+        calls = self.scorer.calls + sum(asker.calls - before for asker, before in self._askers.values())
         fields["ancestors"] = self.processes.gather(fields["ancestors"], dim=2)
         return Alignment(
             samples=self.gather(x.unflatten(0, self.shape)),

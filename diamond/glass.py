@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from .interpolant import Interpolant, per_sample
-from .model import Model, fold_draws, repeat_cond
+from .model import Model, View, fold_draws, repeat_cond
 from .observation import combine_looks
 from .randomness import Generator, normal
 from .transition import transition_scales
@@ -50,7 +50,7 @@ def glass_velocity(
     return (z - x_bar) / per_sample(1 - s, x_bar)
 
 
-class GlassFlow(Model):
+class GlassFlow(View):
     """The GLASS view of a flow model.
 
     Arguments:
@@ -63,6 +63,8 @@ class GlassFlow(Model):
         ValueError: no steps, or an unknown solver.
     """
 
+    viewed = "flow"
+
     def __init__(self, flow: Model, steps: int = 16, solver: str = "euler") -> None:
         if not hasattr(flow, "denoise"):
             raise ValueError(f"flow: got {type(flow).__name__}, expected a flow model with a denoise method")
@@ -70,16 +72,6 @@ class GlassFlow(Model):
         super().__init__(flow.interpolant, flow.event_shape)
         self.flow, self.steps, self.solver = flow, steps, solver
         self.metadata = flow.metadata
-
-    @property
-    def nfe(self) -> int:
-        """Network forward evaluations of the underlying flow, counted per sample."""
-        return self.flow.nfe
-
-    @nfe.setter
-    def nfe(self, value: int) -> None:
-        if hasattr(self, "flow"):
-            self.flow.nfe = value
 
     def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """The underlying flow's velocity, `(B, *event)`."""

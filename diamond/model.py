@@ -16,7 +16,7 @@ from .interpolant import Interpolant
 from .randomness import Generator, normal
 from .validation import as_times, check_positive, check_state
 
-__all__ = ["Model", "PosteriorSampler", "fold_draws", "repeat_cond", "slice_cond"]
+__all__ = ["Model", "PosteriorSampler", "View", "fold_draws", "repeat_cond", "slice_cond"]
 
 
 @runtime_checkable
@@ -110,6 +110,22 @@ class Model(nn.Module, abc.ABC):
         from .checkpoint import save
 
         save(self, path)
+
+
+class View(Model):
+    """A model that looks at another one, its attribute named `viewed`, and counts its evaluations there."""
+
+    viewed: str
+
+    @property
+    def nfe(self) -> int:
+        """Network forward evaluations of the model that this is a view of, counted per sample."""
+        return getattr(self, self.viewed).nfe
+
+    @nfe.setter
+    def nfe(self, value: int) -> None:
+        if hasattr(self, self.viewed):  # not yet when a model is made
+            getattr(self, self.viewed).nfe = value
 
 
 def fold_draws(tensor: Tensor, n: int) -> Tensor:

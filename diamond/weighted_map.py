@@ -41,7 +41,7 @@ from torch import Tensor
 
 from .degeneracy import warn_of_degeneracy
 from .interpolant import per_sample
-from .model import Model, fold_draws, repeat_cond
+from .model import View, fold_draws, repeat_cond
 from .randomness import Generator, normal, uniform
 from .renoising import Renoising, check_data_std, check_snr, renoising
 from .score_integral import log_density_change, over_event
@@ -59,7 +59,7 @@ class PosteriorTerms(NamedTuple):
     score_difference: Tensor  # a grad log p_t'(x') - grad log p_t(x_t), (n, B, *event), without a derivative
 
 
-class WeightedDiamondMap(Model):
+class WeightedDiamondMap(View):
     """A flow map whose proposals are weighted into posterior draws.
 
     Arguments:
@@ -76,6 +76,8 @@ class WeightedDiamondMap(Model):
         ValueError: not a flow map, or a number out of its range.
     """
 
+    viewed = "flow_map"
+
     def __init__(
         self,
         flow_map: Any,
@@ -90,16 +92,6 @@ class WeightedDiamondMap(Model):
         self.proposals = check_positive("proposals", proposals)
         self.quadrature = check_positive("quadrature", quadrature, 2)
         self.metadata = getattr(flow_map, "metadata", {})
-
-    @property
-    def nfe(self) -> int:
-        """Network forward evaluations of the flow map, counted per sample."""
-        return self.flow_map.nfe
-
-    @nfe.setter
-    def nfe(self, value: int) -> None:
-        if hasattr(self, "flow_map"):
-            self.flow_map.nfe = value
 
     @property
     def _factor(self) -> str:

@@ -126,3 +126,9 @@ def test_what_cannot_be_guided_is_refused(gaussian, mild):
     for interval in ((0.5, 0.5), (-0.1, 1.0), (0.0, 1.1), (0.8, 0.2)):
         with pytest.raises(ValueError, match="^interval: got .*expected two rising times"):
             align.GuidedFlow(gaussian, mild, interval=interval)
+
+
+def test_the_rewards_that_guidance_asks_for_are_counted(tiny_flow, mild):
+    model = GlassFlow(align.GuidedFlow(tiny_flow, mild), steps=5)
+    out = align.best_of_n(model, mild, 7, batch=2)
+    assert out.nfe == 7 * 5 and out.reward_calls == 7 * 5 + 7

@@ -88,7 +88,8 @@ def test_their_cost_is_counted_once(tiny_flow, mild):
             value(torch.zeros(7, 2, dtype=torch.float64), torch.full((7,), 0.5, dtype=torch.float64))
             out = align.smc(model, mild, particles, steps, value=value, batch=3, chunk=5)
             assert out.nfe == transitions + values
-            assert out.reward_calls == particles + values
+            guided = 0 if model.flow is tiny_flow else transitions + (values if looked_at is model else 0)
+            assert out.reward_calls == particles + values + guided  # a guided denoiser asks for the reward's derivative
 
 
 def test_another_network_is_counted_too(tiny_flow, gaussian, mild):

@@ -113,7 +113,9 @@ OPTIONS = {
 
 @pytest.mark.parametrize("method", OPTIONS)
 def test_the_options_of_a_method_reach_it(method, diamond, chain, here):
-    diamond(f"align --model {chain[1]} --reward contrast --method {method} --particles 6 --steps 3 {OPTIONS[method]} -q")
+    diamond(
+        f"align --model {chain[1]} --reward contrast --method {method} --particles 6 --steps 3 {OPTIONS[method]} -q"
+    )
     settings = json.loads((here / "out" / "alignment.json").read_text())["settings"]
     names = OPTIONS[method].split()
     for name, value in zip(names, [*names[1:], "--"], strict=True):
