@@ -135,6 +135,37 @@ def test_hopeless_draws_are_chosen_evenly(case_a):
     assert torch.equal(after, plain)
 
 
+def test_kept_draws_move_with_their_particles_and_rewards(case_a, mild, seeded):
+    """Any choice among the draws is exact, a wrong one merely useless: no law would tell."""
+    population, like = Population(case_a, mild, 3, 2, generator=seeded()), torch.zeros(1, dtype=torch.float64)
+    potentials = Potentials(population, None, 5, keep_draws=True, like=like)
+    potentials.advance(case_a.prior(6, generator=seeded()), 0.4, like)
+    before = potentials.draws[0]
+    potentials.move(torch.tensor([[2, 2, 0], [1, 0, 0]]))
+    assert torch.equal(potentials.draws[0], before[:, [2, 2, 0, 4, 3, 3]])
+    assert torch.equal(potentials.draws[1], mild(potentials.draws[0]))
+
+
+def test_a_look_ahead_chooses_at_its_own_populations_temperature(case_a, mild, family):
+    """One that is cold beside one that is hot moves as it would alone."""
+
+    def moved(betas, seeds):
+        batch = len(betas)
+        population = Population(case_a, mild, 200, batch, generator=family(seeds))
+        potentials = Potentials(
+            population, None, 4, tempering=lambda t: 1.0, keep_draws=True, like=torch.zeros(1, dtype=torch.float64)
+        )
+        x = population.prior()
+        potentials.advance(x, 0.4, torch.zeros(population.shape, dtype=torch.float64))
+        potentials.beta = torch.tensor(betas, dtype=torch.float64)[:, None]
+        return proposal_named("lookahead", population, potentials, None)(x, 0.4, 1.0)[1]
+
+    together = moved([0.05, 1.0], [1, 2])
+    assert torch.allclose(together[:1], moved([0.05], [1]))
+    assert torch.allclose(together[1:], moved([1.0], [2]))
+    assert together[0].std() < 0.5 * together[1].std()
+
+
 def test_antithetic_draws_are_looked_ahead_at_too(case_a, gentle, check_mean, kernel_moments):
     after, owed = moves(case_a, gentle, "lookahead", 0.4, 0.55, 4, antithetic=True)
     mean, covariance = kernel_moments(case_a, STATE, 0.4, 0.55)

@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from align.scoring import Scorer
+from align.scoring import ByPopulation, RewardFailure, Scorer
 from diamond.flow import Flow
 from diamond.glass import GlassFlow
 
@@ -212,3 +212,19 @@ def test_gradients_pass_through_where_they_are_asked_for():
     for chunk in (None, 4):
         (slope,) = torch.autograd.grad(Scorer(lambda z: z.square().sum(1), chunk)(z).sum(), z)
         assert torch.allclose(slope, 2 * Z)
+
+
+def test_the_failure_of_one_of_several_rewards_keeps_the_places_of_mixed_rows():
+    """Rows of draws come population by population within each draw, not all of a population together."""
+
+    def gone(z):
+        raise RewardFailure("the judge is gone", torch.tensor([5.0, torch.nan, torch.nan]))
+
+    scorer = Scorer(ByPopulation([lambda z: z[:, 0], gone]))
+    with pytest.raises(RewardFailure) as caught:
+        scorer(Z, (torch.tensor([0, 1, 0, 1, 0, 1]), None))
+    expected = Z[:, 0].clone()
+    expected[1] = 5.0
+    assert torch.equal(caught.value.rewards[[0, 1, 2, 4]], expected[[0, 1, 2, 4]])
+    assert caught.value.rewards[[3, 5]].isnan().all()
+    assert torch.equal(caught.value.samples, Z)
