@@ -122,6 +122,18 @@ def test_prices_are_what_the_methods_say(contest):
         assert methods.affordable(contest, models[model], method, 1000, "nfe") == 1000 // cost["nfe"]
 
 
+@pytest.mark.parametrize("model", ["exact", "GLASS-4", "flow map"])
+def test_costs_are_the_particles_times_the_price_however_calls_are_cut(contest, monkeypatch, seeded, model):
+    monkeypatch.setattr(methods, "CHUNK", 7)
+    contest = contest[1]
+    sampler = contest.models.flow_map if model == "flow map" else contest.models.by_name[model]
+    for name, method in methods.methods_of(model).items():
+        particles = 4
+        result, calls = methods.run(contest, sampler, method, particles, 3, seeded(0))
+        cost = methods.price(contest, sampler, method)
+        assert (result.nfe, calls) == (particles * cost["nfe"], particles * cost["reward_calls"]), name
+
+
 def test_importance_sampling_of_the_exact_model_finds_the_evidence(contest, seeded):
     """The variance of `Z` estimated from n draws is `(draws_needed - 1) / n` of its square."""
     tilt, contest = contest

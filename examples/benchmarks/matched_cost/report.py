@@ -88,7 +88,7 @@ def _about(rows: list[Row], settings: Settings) -> str:
 
 
 def _winners(rows: list[Row]) -> str:
-    """One sentence a figure: the least, and what is within two standard errors of it."""
+    """One sentence a figure: the least, and what is within two standard errors of the difference."""
     sentences = []
     for key in RANKED:
         found = [row for row in _contenders(rows) if key in row["figures"]]
@@ -97,13 +97,14 @@ def _winners(rows: list[Row]) -> str:
         best = min(found, key=lambda row: row["figures"][key]["mean"])
         least = best["figures"][key]
         near = [
-            _name(row)
-            for row in found
+            row
+            for row in sorted(found, key=lambda row: row["figures"][key]["mean"])
             if row is not best
             and row["figures"][key]["mean"] - least["mean"]
             < 2 * (least["error"] ** 2 + row["figures"][key]["error"] ** 2) ** 0.5
         ]
-        level = f", level with {', '.join(near)}" if near else ""
+        shown = [_name(row) for row in near[:3]] + ([f"{len(near) - 3} more"] if len(near) > 3 else [])
+        level = f", level with {' and '.join(filter(None, [', '.join(shown[:-1]), shown[-1]]))}" if shown else ""
         sentences.append(f"* {COLUMNS[key]}: least for {_name(best)}, {least['mean']:.3g}{level}.")
     return "\n".join(sentences)
 
