@@ -11,8 +11,9 @@ from torch import Tensor
 
 from diamond.model import PosteriorSampler, slice_cond
 from diamond.randomness import AntitheticNoise, Generator, SlicedNoise
+from diamond.validation import check_positive
 
-__all__ = ["Block", "posterior_blocks", "row_slices"]
+__all__ = ["Block", "check_draws", "posterior_blocks", "row_slices"]
 
 TILE = 16  # Monte Carlo draws whose noise is held at once: memory does not grow with their number
 
@@ -33,6 +34,17 @@ def row_slices(rows: int, chunk: int | None) -> Iterator[slice]:
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
+def check_draws(mc: int, antithetic: bool) -> None:
+    """Refuses a number of draws below 1, and an odd one of antithetic draws.
+
+    Raises:
+        ValueError: it is one of these.
+    """
+    check_positive("mc", mc)
+    if antithetic and mc % 2:
+        raise ValueError(f"mc: got {mc}, expected an even number of antithetic draws")
+
+
 def posterior_blocks(
     model: PosteriorSampler,
     x_t: Tensor,
@@ -50,8 +62,7 @@ def posterior_blocks(
     Raises:
         ValueError: `antithetic` draws of an odd number.
     """
-    if antithetic and mc % 2:
-        raise ValueError(f"mc: got {mc}, expected an even number of antithetic draws")
+    check_draws(mc, antithetic)
     source: Any = AntitheticNoise(generator) if antithetic else generator  # type: ignore[arg-type]
     rows = len(x_t)
     chunk = None if chunk is None else max(1, chunk // getattr(model, "rows_per_draw", 1))

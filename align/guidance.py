@@ -42,6 +42,7 @@ from diamond.transition import TransitionScales, ddpm_correlation, transition_sc
 from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
+from .draws import check_draws
 from .gradient import ESTIMATORS, mean_shift, population_gradient
 from .guided_flow import check_interval
 from .population import Population, time_grid
@@ -51,6 +52,8 @@ from .scoring import Reward
 __all__ = ["guide"]
 
 STRENGTHS = ("exact", "constant", "drift")
+
+ROUNDING = 1e-9  # of grid times, against the ends of an interval that mean the same
 
 
 @torch.no_grad()
@@ -105,7 +108,8 @@ def guide(
         ValueError: an argument or a reward that does not fit; a reward without a derivative where one is needed.
         RewardFailure: an external judge has gone away; it keeps the samples and the rewards there were.
     """
-    check_positive("particles", particles), check_positive("mc", mc)
+    check_positive("particles", particles)
+    check_draws(mc, antithetic)
     check_choice("estimator", estimator, ESTIMATORS), check_choice("strength", strength, STRENGTHS)
     _check_options(estimator, antithetic, eta, correct)
     low, high = check_interval(interval)
@@ -121,7 +125,7 @@ def guide(
         noise = normal(x.shape, population.generator, device=x.device, dtype=x.dtype) if eta else torch.zeros_like(x)
         step = per_sample(scales.sigma, x) * noise
         mean = per_sample(scales.alpha, x) * z + per_sample(scales.gamma, x) * x
-        if low <= t <= high and not (correct and t_next == 1):
+        if low - ROUNDING <= t <= high + ROUNDING and not (correct and t_next == 1):
             shift = lean.shift(x, z, t, t_next, scales)
             if correct:
                 delta = shift / per_sample(scales.sigma, x)

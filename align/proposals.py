@@ -37,6 +37,7 @@ from __future__ import annotations
 import math
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -64,9 +65,10 @@ Proposal = Callable[[Tensor, float, float], tuple[Tensor, Tensor | None]]
 
 
 def proposal_named(
-    name: str | None, population: Population, potentials: Potentials, rho: float | None, strength: float = 1.0
+    name: str | None, population: Population, potentials: Potentials, rho: float | None, strength: Any = None
 ) -> Proposal:
-    """The proposal of that name; None is the model's own transition.
+    """The proposal of that name, with the `strength` of its gradient, a number or a function of t, 1 by default; without
+    a name the model's own transition.
 
     Raises:
         ValueError: no proposal has that name.
@@ -79,14 +81,16 @@ def proposal_named(
         return plain
     check_choice("proposal", name, PROPOSALS)
 
+    strength_at = strength if callable(strength) else lambda t: 1.0 if strength is None else strength
+
     def guided(x: Tensor, t: float, t_next: float) -> tuple[Tensor, Tensor | None]:
         if t == 0:  # noise tells nothing yet
             return plain(x, t, t_next)
         if name == "lookahead":
             return _look_ahead(population, potentials, x, t, t_next, rho)
-        return (
-            _shifted(population, potentials, x, t, t_next, rho, name, strength) if t_next < 1 else plain(x, t, t_next)
-        )
+        if t_next == 1:  # no noise to shift
+            return plain(x, t, t_next)
+        return _shifted(population, potentials, x, t, t_next, rho, name, strength_at(t))
 
     return guided
 

@@ -11,13 +11,15 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from torch import Tensor
 
 from diamond.randomness import Generator, uniform
 
-__all__ = ["SCHEMES", "ess", "log_mean_exp", "multinomial", "residual", "stratified", "systematic"]
+__all__ = ["SCHEMES", "ess", "log_mean_exp", "multinomial", "pass_over", "residual", "stratified", "systematic"]
 
 
 def log_mean_exp(x: Tensor, dim: int = -1) -> Tensor:
@@ -72,6 +74,12 @@ def residual(log_weights: Tensor, *, generator: Generator = None) -> Tensor:
 
 
 SCHEMES = {"systematic": systematic, "stratified": stratified, "residual": residual, "multinomial": multinomial}
+
+
+def pass_over(scheme: Callable[..., Tensor], log_weights: Tensor, *, generator: Generator = None) -> None:
+    """Draws the random numbers that a call of `scheme` on these weights would, and nothing else: what a generator gives
+    next is then the same whether or not a resampling was needed."""
+    _uniforms(log_weights, 1 if scheme is systematic else log_weights.shape[-1], generator)
 
 
 def _levels(log_weights: Tensor) -> Tensor:

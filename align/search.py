@@ -27,6 +27,7 @@ from diamond.model import PosteriorSampler
 from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
+from .draws import check_draws
 from .population import Population, time_grid
 from .potentials import ValueFunction, value_or
 from .processes import failing_together
@@ -80,7 +81,8 @@ def search(
         ValueError: an argument or a reward that does not fit.
         RewardFailure: an external judge has gone away; it keeps the samples and the rewards there were.
     """
-    check_positive("particles", particles), check_positive("branch", branch), check_positive("mc", mc)
+    check_positive("particles", particles), check_positive("branch", branch)
+    check_draws(mc, antithetic)
     check_choice("keep", keep, ("all", "each"))
     if antithetic and value is not None:
         raise ValueError("antithetic: got True with a value function, which takes no draws; leave one out")

@@ -41,11 +41,12 @@ from diamond.model import PosteriorSampler
 from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
+from .draws import check_draws
 from .population import Population, time_grid
 from .potentials import KINDS, Potentials, ValueFunction
 from .processes import failing_together
 from .proposals import proposal_named
-from .resampling import SCHEMES, ess, log_mean_exp
+from .resampling import SCHEMES, ess, log_mean_exp, pass_over
 from .scoring import Reward
 from .tempering import Tempering, check_tempering
 
@@ -65,7 +66,7 @@ def smc(
     value: ValueFunction | None = None,
     antithetic: bool = False,
     proposal: str | None = None,
-    proposal_strength: float | None = None,
+    proposal_strength: float | Callable[[float], float] | None = None,
     tempering: Tempering = None,
     potential: str = "diff",
     resampling: str | None = None,
@@ -99,7 +100,8 @@ def smc(
         proposal: how particles move: by the model's transitions (the default); "lookahead", which chooses among the
             draws of the value estimate and holds `mc` of them a particle; or with noise shifted by the gradient of the
             value, estimated by "reparam", "score" or "plugin". See :mod:`align.proposals`.
-        proposal_strength: factor of that gradient, 1 by default.
+        proposal_strength: factor of that gradient, or a function of t that gives it, 1 by default. Where the reward is
+            narrower than a step, less is more: see :func:`align.damping`.
         tempering: a schedule `beta(t)` in [0, 1] of the reward before the end, or a share in (0, 1) of effective
             particles to choose it by.
         potential: "diff", "max" or "sum": see :mod:`align.potentials`.
@@ -115,7 +117,8 @@ def smc(
             whose rewards are all -inf.
         RewardFailure: an external judge has gone away: see :class:`align.RewardFailure`.
     """
-    check_positive("particles", particles), check_positive("mc", mc)
+    check_positive("particles", particles)
+    check_draws(mc, antithetic)
     check_choice("potential", potential, KINDS)
     check_tempering(tempering)
     if ess_threshold is None:
@@ -133,9 +136,7 @@ def smc(
         population, value, mc, antithetic=antithetic, tempering=tempering, kind=potential,
         keep_draws=proposal == "lookahead", like=log_w,
     )  # fmt: skip
-    move = proposal_named(
-        proposal, population, potentials, rho, 1.0 if proposal_strength is None else proposal_strength
-    )
+    move = proposal_named(proposal, population, potentials, rho, proposal_strength)
     everyone, log_z = population.everyone(x.device), log_w.new_zeros(batch)
     all_w, size = population.gather(log_w), log_w.new_full((batch,), particles)
     parts: dict[str, Tensor] = {}
@@ -145,10 +146,12 @@ def smc(
     for k, t, t_next in population.steps(grid, progress, "smc"):
         ancestors = everyone
         if k and ess_threshold:
-            # drawn for every population, needed or not: none's noise depends on what befell the others
-            drawn = population.mine(scheme(all_w, generator=population.shared))
             low = size < ess_threshold * particles
-            if bool(low.any()):
+            # drawn for every population, needed or not: none's noise depends on what befell the others
+            if not bool(low.any()):
+                pass_over(scheme, all_w, generator=population.shared)
+            else:
+                drawn = population.mine(scheme(all_w, generator=population.shared))
                 ancestors = torch.where(low[:, None], drawn, everyone)
                 x = population.take(x, ancestors)
                 potentials.move(ancestors)
@@ -181,6 +184,7 @@ def smc(
         law="p(z) exp r(z) / Z, by weight",
         settings={
             "particles": particles, "steps": len(grid) - 1, "mc": mc, "antithetic": antithetic, "rho": rho, "proposal": proposal,
+            "proposal_strength": _described(proposal_strength),
             "tempering": _described(tempering), "potential": potential, "ess_threshold": ess_threshold,
             "resampling": resampling or "systematic", "value": "estimated" if value is None else "given",
         },
@@ -195,13 +199,13 @@ def _scheme(resampling: str | None, ess_threshold: float) -> Callable[..., Tenso
     return SCHEMES[check_choice("resampling", resampling or "systematic", SCHEMES)]
 
 
-def _check_consistent(model: Any, value: Any, proposal: str | None, strength: float | None, antithetic: bool) -> None:
+def _check_consistent(model: Any, value: Any, proposal: str | None, strength: Any, antithetic: bool) -> None:
     """Refuses options that contradict each other."""
     if strength is not None and proposal in (None, "lookahead"):
         raise ValueError(
             f"proposal_strength: got {strength} with proposal={proposal!r}, which has no gradient; leave one out"
         )
-    if strength is not None and not 0 <= strength < float("inf"):
+    if strength is not None and not callable(strength) and not 0 <= strength < float("inf"):
         raise ValueError(f"proposal_strength: got {strength}, expected a finite factor of at least 0")
     if proposal == "lookahead" and value is not None:
         raise ValueError("value: got a value function with proposal='lookahead', which needs the draws of the estimate")
@@ -227,8 +231,8 @@ def _check_used(ess_threshold: float, proposal: str | None, potential: str, temp
         )
 
 
-def _described(tempering: Tempering) -> float | str | None:
-    return "schedule" if callable(tempering) else tempering
+def _described(setting: Any) -> float | str | None:
+    return "schedule" if callable(setting) else setting
 
 
 def _check_alive(rewards: Tensor) -> None:

@@ -84,13 +84,18 @@ class Timed(torch.nn.Module):
 
 
 def smc_overhead(rounds: int) -> None:
-    print("\nalign.smc outside network and reward: 64 particles, 8 steps, mc = 4")
+    for particles in (64, 256):
+        print(f"\nalign.smc outside network and reward: {particles} particles, 8 steps, mc = 4")
+        smc_shares(particles, max(3, rounds * 4 // particles))
+
+
+def smc_shares(particles: int, rounds: int) -> None:
     for name, net in networks(torch.Generator().manual_seed(0)).items():
         shares, seconds = [], []
-        for seed in range(max(3, rounds // 10)):
+        for seed in range(rounds):
             timed, reward = Timed(net), Timed(align.rewards.Symmetry())
             model = diamond.DiamondMap(timed, event_shape=EVENT).eval()
-            out = align.smc(model, reward, generator=torch.Generator().manual_seed(seed))
+            out = align.smc(model, reward, particles, generator=torch.Generator().manual_seed(seed))
             shares.append(1 - (timed.seconds + reward.seconds) / out.seconds)
             seconds.append(out.seconds)
         print(f"  {name:32s} {statistics.median(seconds) * 1e3:7.1f} ms   outside {statistics.median(shares):.1%}")

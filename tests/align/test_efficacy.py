@@ -103,3 +103,11 @@ def test_in_many_dimensions_guided_particles_are_five_times_closer(quadratic, se
     errors = {"smc": mean_error(out, law), "importance": mean_error(many, law), "best of n": float(best)}
     assert 5 * errors["smc"] < min(errors["importance"], errors["best of n"]), errors
     assert float((out.log_z - reward.log_z(model)).abs().max()) < 1.5, errors
+
+
+def test_guidance_with_many_draws_and_steps_reaches_the_tilted_law(case_a, mild, seeded):
+    law = mild.law(case_a)
+    out = align.guide(case_a, mild, 8000, 64, 64, estimator="score", generator=seeded())
+    samples = out.samples[0]
+    assert float((samples.mean(0) - law.mean()).norm()) < 0.02 * float(law.mean().norm())
+    assert float((samples.T.cov() - law.covariance()).norm()) < 0.05 * float(law.covariance().norm())

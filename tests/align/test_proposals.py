@@ -224,6 +224,20 @@ def test_without_resampling_the_weights_are_the_rewards_and_what_is_owed(case_a,
     assert (some.log_weights - some.rewards).std() > 0.1
 
 
+def test_a_schedule_of_the_strength_is_asked_at_the_guided_steps(case_a, mild):
+    asked = []
+
+    def half(t):
+        asked.append(t)
+        return 0.5
+
+    settings = {"populations": 2, "steps": 4, "proposal": "plugin"}
+    scheduled = run(case_a, mild, **settings, proposal_strength=half)
+    assert asked == [0.25, 0.5]  # noise tells nothing yet, and the last step has none to shift
+    assert torch.equal(scheduled.samples, run(case_a, mild, **settings, proposal_strength=0.5).samples)
+    assert scheduled.settings["proposal_strength"] == "schedule"
+
+
 # -------------------------------------------------------------------- what they save
 
 

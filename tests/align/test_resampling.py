@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from align.resampling import SCHEMES, ess, log_mean_exp, multinomial, residual, systematic
+from align.resampling import SCHEMES, ess, log_mean_exp, multinomial, pass_over, residual, systematic
 
 WEIGHTS = torch.tensor([0.07, 0.43, 0.12, 0.3, 0.08], dtype=torch.float64)
 
@@ -221,3 +221,13 @@ def test_log_mean_exp_is_the_log_of_the_mean():
     assert float(means[1]) == pytest.approx(800 + math.log((1 + math.e) / 3))
     assert float(means[2]) == -math.inf
     assert torch.equal(log_mean_exp(x.T, dim=0), means)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_passing_over_leaves_the_generator_where_resampling_would(name, family):
+    log_weights = torch.randn(3, 7, generator=torch.Generator().manual_seed(5))
+    one, other = family([1, 2, 3]), family([1, 2, 3])
+    SCHEMES[name](log_weights, generator=one)
+    pass_over(SCHEMES[name], log_weights, generator=other)
+    for first, second in zip(one, other, strict=True):
+        assert torch.equal(torch.rand(4, generator=first), torch.rand(4, generator=second))
