@@ -107,8 +107,8 @@ def smc(
         potential: "diff", "max" or "sum": see :mod:`align.potentials`.
         resampling: "systematic" (the default), "stratified", "residual" or "multinomial".
         ess_threshold: a population is resampled before a step if its effective sample size is below this share of
-            its particles: 0 never does (importance sampling), 1 always does. By default 0.5, or 1 where `tempering` is a
-            share, which keeps the size at that share.
+            its particles: 0 never does (importance sampling), 1 always does. By default 0.5, or half-way from the share
+            to 1 where `tempering` is one, which keeps the size at that share or above.
         times: a grid from 0 to 1 in place of the uniform one of `steps`.
         batch, cond, generator, chunk, reward_chunk, accelerator, progress, callback: as in :func:`~align.best_of_n`.
 
@@ -122,7 +122,7 @@ def smc(
     check_choice("potential", potential, KINDS)
     check_tempering(tempering)
     if ess_threshold is None:
-        ess_threshold = 0.5 if tempering is None or callable(tempering) else 1.0
+        ess_threshold = 0.5 if tempering is None or callable(tempering) else (1 + tempering) / 2
     scheme = _scheme(resampling, ess_threshold)
     _check_consistent(model, value, proposal, proposal_strength, antithetic)
     _check_used(ess_threshold, proposal, potential, tempering)
