@@ -6,8 +6,12 @@ A transition of any correlation is a posterior draw and a Gaussian step (:mod:`d
 
 **Gradient.** The noise is shifted towards high values, :math:`\epsilon \to \epsilon + \delta` with :math:`\delta =
 \bar\sigma \, \nabla V_t(x_t)`: for small steps it is Doob's transform, for any it is a proposal. It owes
-:math:`\log N(\epsilon + \delta) - \log N(\epsilon) = - \delta \cdot \epsilon - |\delta|^2 / 2`. At t' = 1 there is no
-noise left to shift.
+:math:`\log N(\epsilon + \delta) - \log N(\epsilon) = - \delta \cdot \epsilon - |\delta|^2 / 2`. A few draws' gradient has
+heavy tails, and a long shift hides mass where no particle is ever seen: shifts are cut to a length of 1.5. At t' = 1
+there is no noise left to shift.
+
+Both target the posterior draw and Gaussian step of the first line. A map's or GLASS flow's own transition has the same
+law where the model is exact.
 
 **Look-ahead.** The K draws :math:`z^k` that gave the value of :math:`x_t` are there already, and
 :math:`W \propto \exp(\beta r(z^k))` tells the good ones. One is chosen by W, for no further call of the network and no
@@ -58,6 +62,7 @@ __all__ = ["PROPOSALS", "Proposal", "proposal_named"]
 
 PROPOSALS = ("lookahead", *ESTIMATORS)
 
+LONGEST = 1.5  # of a shift of the noise, in its standard deviations
 RESERVE = 0.1  # share of look-ahead moves, before the last, that choose among the draws evenly
 
 Proposal = Callable[[Tensor, float, float], tuple[Tensor, Tensor | None]]
@@ -110,9 +115,15 @@ def _shifted(
     slope = population_gradient(population, x, t, potentials.mc, estimator, potentials.antithetic, beta)
     z = population.posterior(x, t)
     noise = normal(x.shape, population.generator, device=x.device, dtype=x.dtype)
-    shift = strength * sigma * slope
+    shift = _bounded(strength * sigma * slope)
     owed = -((shift * noise) + shift.square() / 2).flatten(1).to(potentials.kept.dtype).sum(1)
     return alpha * z + gamma * x + sigma * (noise + shift), owed.reshape(population.shape)
+
+
+def _bounded(shift: Tensor) -> Tensor:
+    """Shifts `(rows, *event)` cut to a length of at most `LONGEST`."""
+    length = shift.flatten(1).norm(dim=1)
+    return per_sample(LONGEST / length.clamp_min(LONGEST), shift) * shift
 
 
 def _look_ahead(
