@@ -9,8 +9,9 @@ draw at a time tells that bias (the jackknife), and what is left is of order :ma
 .. math:: \hat V_J = K \hat V - (K - 1) \tfrac{1}{K} \textstyle\sum_i \hat V_{-i} .
 
 Antithetic draws come in pairs of opposite noise: what is odd in it cancels, so that a reward nearly linear over the
-posterior costs a fraction of the variance. Draws with weights :math:`w_k` (:class:`diamond.WeightedDiamondMap`) give
-:math:`\hat V = \log \sum_k w_k e^{r(z^k)} - \log \sum_k w_k`.
+posterior costs a fraction of the variance. The pairs are independent of each other and their members are not, so that
+the jackknife leaves out a pair at a time, and its K is their number. Draws with weights :math:`w_k`
+(:class:`diamond.WeightedDiamondMap`) give :math:`\hat V = \log \sum_k w_k e^{r(z^k)} - \log \sum_k w_k`.
 
 References:
     | Diamond Maps (Holderrieth et al., 2026), https://arxiv.org/abs/2602.05993, Proposition 4.1
@@ -32,7 +33,7 @@ from diamond.model import PosteriorSampler, repeat_cond, slice_cond
 from diamond.randomness import fresh_generator
 from diamond.validation import as_times, check_choice, check_positive, check_state
 
-from .draws import Block, posterior_blocks
+from .draws import TILE, Block, posterior_blocks
 from .scoring import Reward, Scorer
 
 __all__ = ["draw_rewards", "log_mean_weighted", "reward_dtype", "score_block", "scorer_of", "stream_value", "value"]
@@ -63,7 +64,7 @@ def value(
         mc: posterior draws a state.
         correction: "jackknife" takes off the bias of order `1 / mc`, for some more variance; it extrapolates, and does
             so wildly where a single draw carries the mean. With one `exp` of the result is no longer unbiased.
-        antithetic: draws in pairs of opposite noise; `mc` must be even.
+        antithetic: draws in pairs of opposite noise; `mc` must be even, and with a correction at least 4.
         cond: conditioning with leading dimension B.
         generator: one, or one for each of B states (or of as many equal groups of them).
         chunk: samples per network call; the result does not depend on it.
@@ -78,10 +79,14 @@ def value(
     check_positive("mc", mc, 1 if correction is None else 2)
     if correction is not None:
         check_choice("correction", correction, ("jackknife",))
+        if antithetic and mc < 4:
+            raise ValueError(
+                f"mc: got {mc}, expected at least 4: the jackknife leaves out one pair of antithetic draws"
+            )
     source = fresh_generator() if generator is None else generator
     blocks = posterior_blocks(model, x_t, t, mc, cond, source, chunk, antithetic)
     if correction is not None:
-        return _jackknife(*draw_rewards(blocks, scorer, x_t, mc, cond))
+        return _jackknife(*draw_rewards(blocks, scorer, x_t, mc, cond), antithetic)
     return stream_value(blocks, scorer, x_t, mc, cond)
 
 
@@ -137,15 +142,23 @@ def log_mean_weighted(rewards: Tensor, log_weights: Tensor | None) -> Tensor:
     return (rewards + log_weights).logsumexp(0) - log_weights.logsumexp(0)
 
 
-def _jackknife(rewards: Tensor, log_weights: Tensor | None) -> Tensor:
-    plain = log_mean_weighted(rewards, log_weights)
-    n = len(rewards)
-    if log_weights is None:
-        without = _leave_one_out(rewards) - math.log(n - 1)
-    else:
-        without = _leave_one_out(rewards + log_weights) - _leave_one_out(log_weights)
+def _jackknife(rewards: Tensor, log_weights: Tensor | None, antithetic: bool) -> Tensor:
+    """The corrected estimate `(B,)` from rewards `(mc, B)`, of which a draw or an antithetic pair is left out at a time."""
+    plain, mc = log_mean_weighted(rewards, log_weights), len(rewards)
+    total = rewards if log_weights is None else rewards + log_weights
+    if antithetic:
+        total, log_weights = _pair_sums(total), None if log_weights is None else _pair_sums(log_weights)
+    n = len(total)
+    mass = math.log(mc - mc // n) if log_weights is None else _leave_one_out(log_weights)
+    without = _leave_one_out(total) - mass
     corrected = n * plain - (n - 1) * without.mean(0)
     return torch.where(corrected.isfinite(), corrected, plain)  # a single draw that is not -inf tells nothing
+
+
+def _pair_sums(x: Tensor) -> Tensor:
+    """`log(exp x_i + exp x_j)` `(mc / 2, ...)` of draws `(mc, ...)` and their mirror images: the second half of each
+    tile mirrors the first."""
+    return torch.cat([tile.unflatten(0, (2, -1)).logsumexp(0) for tile in x.split(TILE)])
 
 
 def _leave_one_out(x: Tensor) -> Tensor:

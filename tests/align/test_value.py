@@ -214,15 +214,18 @@ def test_what_does_not_fit_is_refused_by_name(function, case, case_a, mild):
 # -------------------------------------------------------------------- the jackknife
 
 
-def slow_jackknife(rewards, weights):
-    """`n V^ - (n - 1) mean_i V^_{-i}` of one state's draws, `(n,)` each, one left out at a time."""
+def slow_jackknife(rewards, weights, groups=None):
+    """`n V^ - (n - 1) mean_i V^_{-i}` of one state's draws, `(mc,)` each; what is left out at a time is one of n groups of
+    indices, each a draw alone by default."""
 
     def estimate(kept):
         return ((weights[kept] * rewards[kept].exp()).sum() / weights[kept].sum()).log()
 
-    n = len(rewards)
-    without = [estimate([j for j in range(n) if j != i]) for i in range(n)]
-    return n * estimate(list(range(n))) - (n - 1) * sum(without) / n
+    everyone = range(len(rewards))
+    groups = groups or [{i} for i in everyone]
+    n = len(groups)
+    without = [estimate([j for j in everyone if j not in group]) for group in groups]
+    return n * estimate(list(everyone)) - (n - 1) * sum(without) / n
 
 
 class Weighted(torch.nn.Module):
@@ -301,6 +304,88 @@ def test_jackknife_does_not_depend_on_the_chunk(case_a, mild, seeded):
         for chunk in (None, 3, 7)
     ]
     assert torch.allclose(values[0], values[1], rtol=1e-10) and torch.allclose(values[0], values[2], rtol=1e-10)
+
+
+# -------------------------------------------------------------------- the jackknife of antithetic draws
+
+
+@pytest.mark.parametrize("mc", [4, 16, 18, 38])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_jackknife_leaves_out_one_pair_of_mirror_images_at_a_time(
+    mc, weighted, normal_law, mild, posterior_law, seeded
+):
+    """Who mirrors whom is read off the draws: about the posterior's mean, which one is opposite?"""
+    law = normal_law([0.4, -0.2], [[0.6, 0.2], [0.2, 0.5]])
+    model = Weighted(law)
+    settings = {"antithetic": True, "correction": "jackknife"}
+    found = align.value(model if weighted else law, mild, STATES, 0.4, mc, **settings, generator=seeded())
+    align.value(model, mild, STATES, 0.4, mc, antithetic=True, generator=seeded())
+    z, log_weights = (torch.cat(parts) for parts in zip(*model.seen[-((mc + 15) // 16) :], strict=True))
+    weights = log_weights.exp() if weighted else torch.ones_like(log_weights)
+    middle = posterior_law(law, STATES, 0.4)[1][:, 0]
+    for row in range(4):
+        noise = z[:, row] - middle[row]
+        gaps = (noise[:, None] + noise).norm(dim=-1)
+        assert (gaps.amin(1) < 1e-9).all()
+        pairs = {frozenset((i, int(mirror))) for i, mirror in enumerate(gaps.argmin(1))}
+        assert len(pairs) == mc // 2
+        expected = slow_jackknife(mild(z[:, row]), weights[:, row], list(pairs))
+        assert float(found[row]) == pytest.approx(float(expected), rel=1e-9)
+
+
+@pytest.mark.parametrize("mc", [4, 8, 16])
+def test_jackknife_takes_most_of_the_bias_off_antithetic_draws(mc, normal_law, seeded):
+    """Of `r = 1.2 z` on N(0, 1/2), where leaving out one draw at a time would turn the bias around and enlarge it."""
+    model, rows = normal_law([0.0], [[0.5]]), 40_000
+    x = torch.zeros(rows, 1, dtype=torch.float64)
+    settings = {"x_t": x, "t": 0.0, "mc": mc, "antithetic": True}
+    plain, corrected = (
+        align.value(model, lambda z: 1.2 * z[:, 0], **settings, correction=correction, generator=seeded()) - 1.2**2 / 4
+        for correction in (None, "jackknife")
+    )
+    error = float(corrected.std()) / rows**0.5
+    assert float(plain.mean()) < -10 * error
+    assert abs(float(corrected.mean())) < 0.5 * abs(float(plain.mean()))
+
+
+@pytest.mark.parametrize("mc", [8, 32])
+def test_jackknife_takes_most_of_the_bias_off_antithetic_draws_of_mixtures(mc, case_a, mild, seeded):
+    x, t = repeated(4000)
+    exact = mild.value(case_a, STATES, TIMES)
+    plain, corrected = (
+        by_state(align.value(case_a, mild, x, t, mc, correction=correction, antithetic=True, generator=seeded()))
+        - exact
+        for correction in (None, "jackknife")
+    )
+    error = corrected.std(0) / 4000**0.5
+    assert (plain.mean(0)[[0, 2, 3]] < -5 * error[[0, 2, 3]]).all()
+    assert (corrected.mean(0).abs() < 0.25 * plain.mean(0).abs() + 3 * error).all()
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 8, 50])
+def test_jackknife_of_antithetic_draws_does_not_depend_on_the_chunk(chunk, case_a, mild, seeded):
+    whole, parts = (
+        align.value(
+            case_a, mild, STATES, TIMES, 20, correction="jackknife", antithetic=True, generator=seeded(), chunk=size
+        )
+        for size in (None, chunk)
+    )
+    assert torch.allclose(parts, whole, rtol=1e-10)
+
+
+def test_jackknife_of_antithetic_draws_knows_its_edges(case_a, mild, seeded):
+    settings = {"correction": "jackknife", "antithetic": True, "generator": seeded()}
+    for constant in (-900.0, 3.0, -torch.inf):
+        values = align.value(
+            case_a, lambda z, c=constant: torch.full((len(z),), c, dtype=z.dtype), STATES, TIMES, 6, **settings
+        )
+        assert torch.allclose(values, torch.full_like(values, constant), rtol=1e-12)
+    few = align.value(case_a, forbidding, STATES, TIMES, 4, **settings)
+    assert not (few.isnan() | (few == torch.inf)).any()
+    with pytest.raises(ValueError, match="^mc: got 2, expected at least 4: the jackknife leaves out one pair"):
+        align.value(case_a, mild, STATES, TIMES, 2, **settings)
+    with pytest.raises(ValueError, match="^mc: got 5, expected an even number of antithetic draws"):
+        align.value(case_a, mild, STATES, TIMES, 5, **settings)
 
 
 # -------------------------------------------------------------------- antithetic draws
