@@ -35,8 +35,9 @@ from diamond.validation import as_times, check_choice, check_positive, check_sta
 
 from .draws import Block, posterior_blocks, row_slices
 from .scoring import Reward, Scorer
+from .softmax_mean import SoftmaxMean, weighted_sum
 from .tempering import tempered
-from .value import reward_dtype, score_block, scorer_of
+from .value import score_block, scorer_of
 
 __all__ = ["ESTIMATORS", "check_differentiable", "mean_shift", "population_gradient", "value_gradient"]
 
@@ -71,6 +72,8 @@ def value_gradient(
     scorer, t = scorer_of(reward, chunk, reward_chunk), as_times(t, x_t)
     check_positive("mc", mc)
     if estimator == "plugin":
+        if antithetic:
+            raise ValueError("antithetic: got True with estimator='plugin', which takes no draws; leave one out")
         return _plugin(model, scorer, x_t, t, cond, cond, chunk)
     source = fresh_generator() if generator is None else generator
     blocks = posterior_blocks(model, x_t, t, mc, cond, source, chunk, antithetic)
@@ -87,7 +90,7 @@ def population_gradient(
     before = population.spent()
     if estimator == "plugin":
         slope = _plugin(model, scorer, x, times, population.cond, cond, population.chunk)
-        slope = slope if beta is None else _trail(beta, slope) * slope
+        slope = slope if beta is None else per_sample(beta, slope) * slope
     else:
         blocks = population.blocks(x, t, mc, antithetic)
         slope = _gradient(model, scorer, x, times, mc, estimator, blocks, cond, beta)
@@ -113,19 +116,18 @@ def mean_shift(
     it, moves the posterior mean. Finite at every t."""
     if mc < 2:
         raise ValueError(f"mc: got {mc}, expected at least 2 draws: the 'score' estimator compares them")
-    tilted, plain = _SoftmaxMean(x_t), _SoftmaxMean(x_t)
+    tilted, plain = SoftmaxMean(x_t), SoftmaxMean(x_t)
     for block in blocks:
         r, base = _score(scorer, block, cond, beta), block.log_weights
         base = torch.zeros_like(r) if base is None else base.to(r)
         for mean, logits in ((tilted, r + base), (plain, base)):
             weights = mean.weigh(block.rows, logits)
-            mean.add(block.rows, (_trail(weights, block.z) * block.z).sum(0))
-    # rewards of -inf throughout move nothing
-    return torch.where(_trail(tilted.mass > 0, x_t), tilted.mean() - plain.mean(), 0.0)
+            mean.add(block.rows, weighted_sum(weights, block.z))
+    return _gap(tilted, plain).to(x_t)
 
 
 def _reparam(scorer: Scorer, x_t: Tensor, blocks: Iterable[Block], cond: Any, beta: Tensor | None) -> Tensor:
-    tilted, plain = _SoftmaxMean(x_t), _SoftmaxMean(x_t)
+    tilted, plain = SoftmaxMean(x_t), SoftmaxMean(x_t)
     with torch.enable_grad():
         # a leaf for each block: what one block built is freed before the next
         for block in blocks:
@@ -139,7 +141,13 @@ def _reparam(scorer: Scorer, x_t: Tensor, blocks: Iterable[Block], cond: Any, be
             weights = tilted.weigh(block.rows, r.detach())
             finite = torch.where(weights > 0, r, 0.0)  # -inf has weight zero, and no derivative
             tilted.add(block.rows, torch.autograd.grad((weights * finite).sum(), block.x)[0])
-    return torch.where(_trail(tilted.mass > 0, x_t), tilted.mean() - plain.mean(), 0.0)
+    return _gap(tilted, plain).to(x_t)
+
+
+def _gap(tilted: SoftmaxMean, plain: SoftmaxMean) -> Tensor:
+    """The first mean less the second, and 0 where the first has no weight: rewards of -inf throughout move nothing."""
+    gap = tilted.mean() - plain.mean()
+    return torch.where(per_sample(tilted.mass, gap) > 0, gap, 0.0)
 
 
 def _score(scorer: Scorer, block: Block, cond: Any, beta: Tensor | None) -> Tensor:
@@ -159,40 +167,8 @@ def _plugin(model, scorer: Scorer, x_t: Tensor, t: Tensor, cond: Any, reward_con
     return torch.cat(parts)
 
 
-class _SoftmaxMean:
-    """`sum_k softmax(l)_k v_k` for each of B states, over blocks of k, whatever the size of the logits."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.top = x.new_full((len(x),), -torch.inf, dtype=reward_dtype(x))
-        self.mass, self.total = torch.zeros_like(self.top), torch.zeros_like(x)
-
-    def weigh(self, rows: slice, logits: Tensor) -> Tensor:
-        """Takes in logits `(n, b)`; gives their weights relative to the largest so far."""
-        new = torch.maximum(self.top[rows], logits.amax(0))
-        level = torch.where(new.isfinite(), new, 0.0)
-        weights, decay = (logits - level).exp(), (self.top[rows] - level).exp()
-        self.top[rows] = new
-        self.mass[rows] = self.mass[rows] * decay + weights.sum(0)
-        self.total[rows] = _trail(decay, self.total) * self.total[rows]
-        return weights
-
-    def add(self, rows: slice, weighted: Tensor) -> None:
-        """Adds what the weights last given weigh, summed, `(b, *event)`."""
-        self.total[rows] += weighted
-
-    def mean(self) -> Tensor:
-        """`(B, *event)`, and 0 where there was no weight."""
-        some = self.mass > 0
-        return torch.where(_trail(some, self.total), self.total / _trail(self.mass.where(some, 1.0), self.total), 0.0)
-
-
-def _trail(weights: Tensor, z: Tensor) -> Tensor:
-    weights = weights if weights.dtype == torch.bool else weights.to(z.dtype)
-    return weights.reshape(*weights.shape, *[1] * (z.ndim - weights.ndim))
-
-
-def check_differentiable(r: Tensor) -> None:
-    """Refuses rewards that autograd knows no derivative of.
+def check_differentiable(r: Tensor, otherwise: str = "for a black-box reward take estimator='score'") -> None:
+    """Refuses rewards that autograd knows no derivative of, and says what to do `otherwise`.
 
     Raises:
         ValueError: it knows none.
@@ -200,5 +176,5 @@ def check_differentiable(r: Tensor) -> None:
     if not r.requires_grad:
         raise ValueError(
             "reward: it returned numbers that do not depend differentiably on the samples, expected a differentiable "
-            "reward; for a black-box reward take estimator='score'"
+            f"reward; {otherwise}"
         )

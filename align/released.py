@@ -34,7 +34,10 @@ from diamond.validation import as_times, check_positive, check_state
 from diamond.weighted_map import WeightedDiamondMap
 
 from .draws import row_slices
+from .gradient import check_differentiable
 from .scoring import Reward, Scorer
+from .softmax_mean import SoftmaxMean, weighted_sum
+from .value import scorer_of
 
 __all__ = ["released_gradient"]
 
@@ -73,22 +76,16 @@ def released_gradient(
         raise ValueError(f"model: got {type(model).__name__}, expected a diamond.WeightedDiamondMap")
     check_state(x_t, model.event_shape)
     t, rows = as_times(t, x_t), len(x_t)
-    if chunk is not None:
-        check_positive("chunk", chunk)
-    scorer = reward if isinstance(reward, Scorer) else Scorer(reward, chunk)
+    scorer = scorer_of(reward, chunk)
     noise = SlicedNoise(fresh_generator() if generator is None else generator, rows, check_positive("mc", mc))
-    top = torch.full((rows,), -torch.inf, dtype=t.dtype, device=x_t.device)  # the largest reward so far
-    sums = torch.zeros(3, *x_t.shape, dtype=t.dtype, device=x_t.device)  # of weights relative to it
+    terms = SoftmaxMean(torch.stack([x_t] * 3, dim=1))
     for part, draws in _blocks(rows, mc, chunk):
         r, slopes = _terms(model, scorer, x_t[part], t[part], slice_cond(cond, part), noise.part(part, draws), draws)
-        new = torch.maximum(top[part], r.amax(0))
-        level = torch.where(new.isfinite(), new, 0.0)
-        decay, weights = (top[part] - level).exp(), (r - level).exp()
-        sums[:, part] = _trail(decay, x_t) * sums[:, part] + slopes(weights)
-        top[part] = new
-    length = torch.linalg.vector_norm(sums.flatten(2), dim=2)
+        terms.add(part, slopes(terms.weigh(part, r)))
+    means = terms.mean()
+    length = torch.linalg.vector_norm(means.flatten(2), dim=2)
     inverse = torch.where(length > 0, 1 / torch.where(length > 0, length, 1.0), 0.0)
-    return (inverse.reshape(3, -1, *[1] * (x_t.ndim - 1)) * sums).sum(0).to(x_t)
+    return weighted_sum(inverse.T, means.transpose(0, 1)).to(x_t)
 
 
 def _blocks(rows: int, mc: int, chunk: int | None) -> Iterator[tuple[slice, slice]]:
@@ -102,26 +99,17 @@ def _blocks(rows: int, mc: int, chunk: int | None) -> Iterator[tuple[slice, slic
 @torch.enable_grad()
 def _terms(model, scorer: Scorer, x: Tensor, t: Tensor, cond: Any, noise: SlicedNoise, draws: slice):
     """Rewards `(n, b)` of the draws of a block, and the function that takes their weights `(n, b)` to the three weighted
-    sums `(3, b, *event)`."""
+    sums `(b, 3, *event)`."""
     n, leaf = draws.stop - draws.start, x.detach().requires_grad_()
     terms = model.posterior_terms(leaf, t, n, cond=cond, generator=noise)
     r = scorer(terms.z.flatten(0, 1), repeat_cond(cond, n) if scorer.takes_cond else None).reshape(n, len(x))
-    if not r.requires_grad:
-        raise ValueError(
-            "reward: it returned numbers that do not depend differentiably on the samples, expected a differentiable "
-            "reward: the released recipe has no other"
-        )
+    check_differentiable(r, "for a black-box reward take align.value_gradient(..., estimator='score')")
 
     def slopes(weights: Tensor) -> Tensor:
         finite = torch.where(weights > 0, r, 0.0)  # -inf has weight zero, and no derivative
         (of_reward,) = torch.autograd.grad((weights * finite).sum(), leaf, retain_graph=True)
         (of_likelihood,) = torch.autograd.grad((weights * terms.recovery).sum(), leaf)
-        of_scores = (_trail(weights, x) * terms.score_difference).sum(0)
-        return torch.stack([of_reward, of_likelihood, of_scores])
+        of_scores = weighted_sum(weights, terms.score_difference)
+        return torch.stack([of_reward, of_likelihood, of_scores], dim=1)
 
     return r.detach(), slopes
-
-
-def _trail(weights: Tensor, x: Tensor) -> Tensor:
-    """`(..., b)` with trailing axes, to scale `(..., b, *event)` whose events are those of `x` `(b, *event)`."""
-    return weights.reshape(*weights.shape, *[1] * (x.ndim - 1))
