@@ -22,15 +22,17 @@ import torch
 
 from torch import Tensor
 
+from diamond.model import slice_cond
+
 from .draws import row_slices
 from .population import Population
-from .scoring import checked_numbers
+from .scoring import checked_numbers, takes_cond
 from .tempering import Tempering, inverse_temperature, tempered
 from .value import draw_rewards, log_mean_weighted, stream_value
 
 __all__ = ["KINDS", "Potentials", "ValueFunction", "value_or"]
 
-ValueFunction = Callable[[Tensor, Tensor], Tensor]
+ValueFunction = Callable[..., Tensor]  # value(x_t, t) or value(x_t, t, cond) -> (N,)
 
 KINDS = ("diff", "max", "sum")
 
@@ -135,7 +137,8 @@ class Potentials:
 def value_or(
     value: ValueFunction | None, population: Population, mc: int, antithetic: bool = False
 ) -> Callable[[Tensor, float], Tensor]:
-    """The user's value function at one time, `(rows,)`, checked; or the log-mean-exp of `mc` posterior draws."""
+    """The user's value function at one time, `(rows,)`, checked, with the rows' conditioning if it takes that; or the
+    log-mean-exp of `mc` posterior draws."""
     if value is None:
         return lambda x, t: stream_value(
             population.blocks(x, t, mc, antithetic), population.scorer, x, mc, population.reward_cond
@@ -143,10 +146,18 @@ def value_or(
     if not callable(value):
         raise ValueError(f"value: got {type(value).__name__}, expected a callable value(x_t, t) -> (N,)")
 
+    conditional, chunks = takes_cond(value, 2), [population.chunk]
+    if hasattr(value, "calls"):  # of a reward of its own
+        chunks.append(population.scorer.chunk)
+    chunk = min((size for size in chunks if size is not None), default=None)
+
     def at_time(x: Tensor, t: float) -> Tensor:
         times = torch.full((len(x),), t, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
-        parts = row_slices(len(x), population.chunk)
-        return torch.cat([checked_numbers(value(x[rows].clone(), times[rows]), x[rows], "value") for rows in parts])
+        answers = []
+        for rows in row_slices(len(x), chunk):
+            extra = (slice_cond(population.cond, rows),) if conditional else ()
+            answers.append(checked_numbers(value(x[rows].clone(), times[rows], *extra), x[rows], "value"))
+        return torch.cat(answers)
 
     return at_time
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diamond.model import map_cond, slice_cond
 
-__all__ = ["ByPopulation", "Reward", "RewardFailure", "Scorer", "checked_numbers"]
+__all__ = ["ByPopulation", "Reward", "RewardFailure", "Scorer", "checked_numbers", "takes_cond"]
 
 Reward: TypeAlias = Callable[..., Any]  # reward(z) or reward(z, cond) -> (N,), larger is better
 
@@ -24,12 +24,15 @@ class RewardFailure(RuntimeError):
     Attributes:
         rewards: `(N,)` of the samples that were asked about, NaN where there was no answer.
         samples: these samples, `(N, *event)`; added on the way out.
+        step: where the algorithm stood at the end of its last finished step, particles and weights: an
+            :class:`align.Step`, or None.
     """
 
     def __init__(self, message: str, rewards: Tensor) -> None:
         super().__init__(message)
         self.rewards = rewards
         self.samples: Tensor | None = None
+        self.step: Any = None
 
 
 class Scorer:
@@ -48,7 +51,8 @@ class Scorer:
         if not callable(reward):
             raise ValueError(f"reward: got {type(reward).__name__}, expected a callable reward(z) -> (N,)")
         self.reward, self.chunk, self.calls = reward, chunk, 0
-        self.takes_cond = _takes_cond(reward)
+        self.takes_cond = takes_cond(reward)
+        self.step: Any = None  # for failures to carry
 
     def __call__(self, z: Tensor, cond: Any = None) -> Tensor:
         """Rewards `(N,)` of samples `(N, *event)`, in float32, or float64 where the samples are.
@@ -62,6 +66,8 @@ class Scorer:
     def components(self, z: Tensor, cond: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Rewards `(N,)` and what they are made of by name, `(N,)` each, for one call of each part; without names
         where the reward has none (:class:`align.rewards.Combined` has). Errors as in a plain call."""
+        if isinstance(self.reward, ByPopulation):
+            return self._score(z, cond, self.reward.scored)
         return self._score(z, cond, self._ask_parts if hasattr(self.reward, "components") else self._ask)
 
     def _score(self, z: Tensor, cond: Any, ask: Callable[..., tuple[Any, dict]]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -73,10 +79,11 @@ class Scorer:
             # a copy, so that a reward that works in place changes nothing but its own
             sample = z[rows].clone()
             try:
-                answer, parts = ask(sample, slice_cond(cond, rows))
+                answer, parts = ask(sample, slice_cond(cond, rows) if self.takes_cond else None)
             except RewardFailure as failure:
                 missing = failure.rewards.new_full((len(z) - rows.stop,), torch.nan)
                 found = [answer.detach().to(missing) for answer in answers]
+                failure.step = self.step
                 failure.samples, failure.rewards = z.detach(), torch.cat([*found, failure.rewards, missing])
                 raise
             answers.append(checked_numbers(answer, sample, "reward"))
@@ -98,20 +105,31 @@ class ByPopulation:
 
     Arguments:
         rewards: one a population.
+
+    Attributes:
+        names: of the parts, where all rewards are made of parts of the same names, else empty.
     """
 
     def __init__(self, rewards: Sequence[Reward]) -> None:
         self.scorers = [Scorer(reward) for reward in rewards]
+        names = [list(getattr(reward, "names", ())) if hasattr(reward, "components") else [] for reward in rewards]
+        self.names = names[0] if all(set(other) == set(names[0]) for other in names) else []
 
     def __call__(self, z: Tensor, cond: Any) -> Tensor:
         """`(N,)`: each population's rows by its own reward."""
+        return self.scored(z, cond)[0]
+
+    def scored(self, z: Tensor, cond: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The rewards `(N,)`, and the parts that all of them have by name, `(N,)` each."""
         population, cond = cond
-        rows, answers = [], []
+        rows: list[Tensor] = []
+        answers: list[Tensor] = []
+        named: list[dict[str, Tensor]] = []
         for number in population.unique().tolist():
             rows.append((population == number).nonzero().squeeze(1))
             part = map_cond(lambda c, index=rows[-1]: c[index], cond)  # type: ignore[misc]
             try:
-                answers.append(self.scorers[number](z[rows[-1]], part))
+                answer, parts = self.scorers[number].components(z[rows[-1]], part)
             except RewardFailure as failure:
                 found = failure.rewards.new_full((len(z),), torch.nan)
                 found[torch.cat(rows)] = torch.cat(
@@ -119,18 +137,23 @@ class ByPopulation:
                 )
                 failure.rewards = found
                 raise
-        return torch.cat(answers)[torch.cat(rows).argsort()]
+            answers.append(answer)
+            named.append(parts)
+        order = torch.cat(rows).argsort()
+        joined = {name: torch.cat([parts[name] for parts in named])[order] for name in self.names}
+        return torch.cat(answers)[order], joined
 
 
-def _takes_cond(reward: Reward) -> bool:
-    """Whether the reward has a second positional argument that must be given, or one called `cond`."""
-    function = reward.forward if isinstance(reward, torch.nn.Module) else reward
+def takes_cond(function: Callable[..., Any], given: int = 1) -> bool:
+    """Whether a function, besides the `given` arguments that it gets anyway, has another positional one that must be
+    given, or one called `cond`: a `reward(z, cond)`, or with `given=2` a `value(x_t, t, cond)`."""
+    function = function.forward if isinstance(function, torch.nn.Module) else function
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # some builtins have no signature
         return False
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return any(p.name == "cond" for p in positional[1:]) or sum(p.default is p.empty for p in positional) >= 2
+    return any(p.name == "cond" for p in positional[given:]) or sum(p.default is p.empty for p in positional) > given
 
 
 def checked_numbers(answer: Any, z: Tensor, name: str) -> Tensor:

@@ -5,6 +5,8 @@ In place of :math:`\log E[\exp r(z) \mid x_t]` they take the reward at one guess
 network is trained; as `value=` of :func:`align.smc` they cost efficiency and not exactness, in :func:`align.search`
 they are the method.
 
+A conditional model's mean and flow are those of the state's conditioning, which a reward that takes it gets too.
+
 References:
     | A General Framework for Inference-time Scaling and Steering of Diffusion Models (Singhal et al., 2025),
     | https://arxiv.org/abs/2501.06848 (the mean)
@@ -27,11 +29,12 @@ __all__ = ["LookAhead", "PlugIn"]
 
 
 class PlugIn:
-    """`value(x_t, t) = r(D_t(x_t))`, `(N,)`, for states `(N, *event)`; one evaluation and one reward call each.
+    """`value(x_t, t, cond) = r(D_t(x_t))`, `(N,)`, for states `(N, *event)`; one evaluation and one reward call each.
 
     Arguments:
         model: any model with a `denoise`.
-        reward: `reward(z)`, `(N,)`.
+        reward: `reward(z)` or `reward(z, cond)`, `(N,)`, with the conditioning that the model gets. It is one for all
+            states: a sequence of rewards, one a population, has no value function of this kind.
 
     Attributes:
         calls: samples scored so far.
@@ -47,16 +50,16 @@ class PlugIn:
         return self._scorer.calls
 
     @torch.no_grad()
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self._scorer(self.model.denoise(x_t, t))
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+        return self._scorer(self.model.denoise(x_t, t, cond=cond), cond)
 
 
 class LookAhead:
-    """`value(x_t, t) = r(X_{t,1}(x_t))`, `(N,)`, for states `(N, *event)`; one evaluation and one reward call each.
+    """`value(x_t, t, cond) = r(X_{t,1}(x_t))`, `(N,)`, for states `(N, *event)`; one evaluation and one reward call each.
 
     Arguments:
         flow_map: a :class:`~diamond.FlowMap`.
-        reward: `reward(z)`, `(N,)`.
+        reward: as in :class:`PlugIn`.
 
     Attributes:
         calls: samples scored so far.
@@ -72,5 +75,5 @@ class LookAhead:
         return self._scorer.calls
 
     @torch.no_grad()
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self._scorer(self.model(x_t, t, torch.ones_like(t)))
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+        return self._scorer(self.model(x_t, t, torch.ones_like(t), cond=cond), cond)

@@ -6,7 +6,10 @@ import numpy
 import pytest
 import torch
 
-from align.scoring import ByPopulation, RewardFailure, Scorer
+import align
+
+from align.rewards import Combined
+from align.scoring import ByPopulation, RewardFailure, Scorer, takes_cond
 from diamond.flow import Flow
 from diamond.glass import GlassFlow
 
@@ -192,6 +195,14 @@ def test_rewards_that_work_in_place_change_nothing(algorithm, differentiates, ca
         assert torch.equal(out.rewards, polite.rewards)
 
 
+def test_a_value_function_may_take_conditioning_as_its_third_argument():
+    assert takes_cond(lambda x, t, c: x, 2)
+    assert takes_cond(lambda x, t, cond=None: x, 2)
+    assert takes_cond(align.PlugIn(GlassFlow(Flow(lambda x, t: x, event_shape=(2,))), Judge()), 2)
+    for plain in (lambda x, t: x, lambda x, t, scale=1.0: x, lambda cond, t: t, Judge(), Callable()):
+        assert not takes_cond(plain, 2)
+
+
 @pytest.mark.parametrize("chunk", [None, 1, 4, 5, 6, 100])
 def test_scores_do_not_depend_on_the_chunk_and_are_counted(chunk):
     seen = []
@@ -212,6 +223,20 @@ def test_gradients_pass_through_where_they_are_asked_for():
     for chunk in (None, 4):
         (slope,) = torch.autograd.grad(Scorer(lambda z: z.square().sum(1), chunk)(z).sum(), z)
         assert torch.allclose(slope, 2 * Z)
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 2, 4])
+def test_parts_of_several_rewards_keep_the_places_of_mixed_rows(chunk):
+    """In chunks with rows of one population alone, too; each population's conditioning reaches its parts."""
+
+    def made(slope):
+        return Combined({"a": lambda z: slope * z[:, 0], "b": (lambda z, cond: z[:, 1] + cond, 2.0)})
+
+    population, cond = torch.tensor([0, 0, 1, 0, 1, 1]), torch.arange(6.0)
+    rewards, parts = Scorer(ByPopulation([made(1.0), made(-3.0)]), chunk).components(Z, (population, cond))
+    assert torch.allclose(parts["a"], torch.tensor([1.0, -3.0])[population] * Z[:, 0])
+    assert torch.allclose(parts["b"], Z[:, 1] + cond)
+    assert torch.allclose(rewards, parts["a"] + 2 * parts["b"])
 
 
 def test_the_failure_of_one_of_several_rewards_keeps_the_places_of_mixed_rows():

@@ -1,5 +1,7 @@
 """Value functions of one point: what they say and cost, and the algorithms of the field that they make."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -73,6 +75,103 @@ def test_what_has_no_mean_or_map_is_refused(mild, case_a):
         align.LookAhead(3.0, mild)
     with pytest.raises(ValueError, match="^reward: got float"):
         align.PlugIn(case_a, 3.0)
+
+
+# -------------------------------------------------------------------- conditioning
+
+COND = torch.tensor([[0.5, -0.5], [1.0, 0.0], [-2.0, 1.0]], dtype=torch.float64)
+
+
+def attracted(z, cond):
+    return -(z - cond).square().sum(-1)
+
+
+@pytest.fixture
+def conditional_map(tiny_flow):
+    """A flow map over the tiny network."""
+
+    class Net(torch.nn.Module):
+        event_shape = (2,)
+
+        def __init__(self):
+            super().__init__()
+            self.net = tiny_flow.net
+
+        def forward(self, x, t, cond, times):
+            return self.net(x, t, cond) * (1 + times[0][:, None])
+
+    return FlowMap(Net())
+
+
+@pytest.fixture(params=["PlugIn", "LookAhead"])
+def conditional(request, tiny_flow, conditional_map):
+    """Each value function of a conditional model: made from a reward; and its guess of the data."""
+    if request.param == "PlugIn":
+        return lambda reward: align.PlugIn(tiny_flow, reward), tiny_flow.denoise
+    return lambda reward: align.LookAhead(conditional_map, reward), lambda x, t, cond: conditional_map(
+        x, t, 1.0, cond=cond
+    )
+
+
+def test_conditioning_reaches_the_model_and_the_reward(conditional, mild):
+    of, guess = conditional
+    t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    assert torch.equal(of(attracted)(STATES, t, COND), attracted(guess(STATES, t, cond=COND), COND))
+    assert torch.equal(of(mild)(STATES, t, COND), mild(guess(STATES, t, cond=COND)))
+    assert torch.equal(of(mild)(STATES, t), mild(guess(STATES, t, cond=None)))
+    assert not torch.allclose(of(mild)(STATES, t, COND), of(mild)(STATES, t))
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 5])
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        partial(align.smc, particles=5, steps=3, ess_threshold=1.0),
+        partial(align.search, particles=3, branch=2, steps=3),
+    ],
+    ids=["smc", "search"],
+)
+def test_populations_of_different_conditioning_are_separate_runs(algorithm, chunk, conditional, tiny_flow, family):
+    value, model = conditional[0](attracted), GlassFlow(tiny_flow, steps=2)
+    together = algorithm(model, attracted, value=value, batch=3, cond=COND, generator=family([5, 6, 7]), chunk=chunk)
+    for row in range(3):
+        how = {"cond": COND[row : row + 1], "generator": family([5 + row])}
+        alone = algorithm(model, attracted, value=value, **how)
+        assert torch.equal(alone.ancestors[:, 0], together.ancestors[:, row])
+        for name in ("samples", "rewards", "log_weights"):
+            assert torch.allclose(getattr(alone, name)[0], getattr(together, name)[row], rtol=1e-9, atol=1e-12), name
+        assert (alone.nfe, alone.reward_calls) == (together.nfe, together.reward_calls)
+
+
+def test_any_value_function_may_take_conditioning(tiny_flow, family):
+    """The model's of each row, and not the numbers that rewards of their own are chosen by."""
+    seen = []
+
+    def value(x, t, cond):
+        seen.append(cond)
+        return torch.zeros(len(x))
+
+    how = {"steps": 2, "batch": 3, "cond": COND, "generator": family([1, 2, 3])}
+    rewards = [lambda z, slope=slope: slope * z[:, 0] for slope in (1.0, 2.0, 3.0)]
+    align.smc(GlassFlow(tiny_flow, steps=2), rewards, 4, value=value, chunk=5, **how)
+    assert [len(cond) for cond in seen] == [5, 5, 2]
+    assert torch.equal(torch.cat(seen), COND.repeat_interleave(4, dim=0))
+    seen.clear()
+    align.search(GlassFlow(tiny_flow, steps=2), rewards, 2, 3, value=value, **how)
+    assert torch.equal(seen[0], COND.repeat_interleave(6, dim=0))
+
+
+@pytest.mark.parametrize("chunk, reward_chunk, largest", [(5, None, 5), (None, 3, 3), (5, 3, 3), (3, 5, 3)])
+def test_rewards_of_a_value_function_keep_to_the_chunk(chunk, reward_chunk, largest, tiny_flow, mild):
+    sizes = []
+
+    def reward(z):
+        sizes.append(len(z))
+        return mild(z)
+
+    value = align.PlugIn(tiny_flow, reward)
+    align.smc(GlassFlow(tiny_flow, steps=2), mild, 4, 2, batch=3, value=value, chunk=chunk, reward_chunk=reward_chunk)
+    assert max(sizes) == largest and sum(sizes) == 12
 
 
 # -------------------------------------------------------------------- what they cost
