@@ -23,7 +23,7 @@ from torch import Tensor
 
 from diamond.interpolant import per_sample
 from diamond.model import Model, View
-from diamond.validation import as_times, check_state
+from diamond.validation import as_times, check_positive, check_state
 
 from .gradient import check_differentiable
 from .scoring import Reward, Scorer
@@ -36,9 +36,13 @@ class GuidedFlow(View):
 
     Arguments:
         flow: any model with a `denoise`.
-        reward: differentiable `reward(z)`, `(N,)`.
+        reward: differentiable `reward(z)` or `reward(z, cond)`, `(N,)`, with the conditioning that the flow gets.
         scale: factor of the gradient.
         interval: effective times at which it is added.
+        reward_chunk: samples per reward call, as many as the flow gets by default.
+
+    Attributes:
+        nfe_backward: evaluations of the flow that were differentiated through so far, counted per sample.
 
     Raises:
         ValueError: not a flow, or times that do not rise within [0, 1].
@@ -47,13 +51,19 @@ class GuidedFlow(View):
     viewed = "flow"
 
     def __init__(
-        self, flow: Model, reward: Reward, scale: float = 1.0, interval: tuple[float, float] = (0.0, 1.0)
+        self,
+        flow: Model,
+        reward: Reward,
+        scale: float = 1.0,
+        interval: tuple[float, float] = (0.0, 1.0),
+        reward_chunk: int | None = None,
     ) -> None:
         if not hasattr(flow, "denoise"):
             raise ValueError(f"flow: got {type(flow).__name__}, expected a flow model with a denoise method")
         super().__init__(flow.interpolant, flow.event_shape)
         self.flow, self.scale, self.interval = flow, scale, check_interval(interval)
-        self._scorer = Scorer(reward)
+        self._scorer = Scorer(reward, None if reward_chunk is None else check_positive("reward_chunk", reward_chunk))
+        self.nfe_backward = 0
 
     @property
     def calls(self) -> int:
@@ -71,9 +81,10 @@ class GuidedFlow(View):
         t = as_times(t, x_t)
         wanted = torch.is_grad_enabled() and x_t.requires_grad
         with torch.enable_grad():
-            leaf = x_t if wanted else x_t.detach().requires_grad_()
+            leaf, before = x_t if wanted else x_t.detach().requires_grad_(), self.nfe
             mean = self.flow.denoise(leaf, t, cond=cond)
-            r = self._scorer(mean)
+            self.nfe_backward += self.nfe - before
+            r = self._scorer(mean, cond)
             check_differentiable(r)
             (slope,) = torch.autograd.grad(torch.where(r.isfinite(), r, 0.0).sum(), leaf, create_graph=wanted)
         alpha, sigma = self.interpolant.alpha(t), self.interpolant.sigma(t)
@@ -93,7 +104,10 @@ def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
     Raises:
         ValueError: they do not.
     """
-    low, high = interval
+    try:
+        low, high = (float(end) for end in interval)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
     if not 0 <= low < high <= 1:
-        raise ValueError(f"interval: got {tuple(interval)}, expected two rising times in [0, 1]")
+        raise ValueError(f"interval: got {interval!r}, expected two rising times in [0, 1]")
     return low, high

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import time
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from diamond.model import PosteriorSampler, View, map_cond, repeat_cond, slice_c
 from diamond.randomness import SlicedNoise, fresh_generator
 from diamond.validation import as_times, check_positive
 
-from .alignment import Alignment
+from .alignment import Alignment, Step
 from .draws import Block, posterior_blocks, row_slices
 from .processes import Processes
 from .scoring import ByPopulation, Reward, Scorer
@@ -53,7 +53,7 @@ class Population:
         shared: of what all processes draw alike, the ancestors.
         scorer: the reward, checked and counted.
         cond, reward_cond: conditioning of each row, for the model and for the reward.
-        backward: network evaluations that were differentiated through, of all populations, by this process.
+        backward: network evaluations that gradients of the value went through, of all populations, by this process.
 
     Raises:
         ValueError: a model without a posterior, or counts, rewards or generators that do not fit.
@@ -86,6 +86,7 @@ class Population:
             )
         self.generator, self.shared = self.processes.split(fresh_generator() if generator is None else generator)
         _check_cond(cond, batch)
+        self.replicates = not isinstance(reward, Sequence) and _alike(cond)
         self.cond = self.reward_cond = repeat_cond(cond, self.size, interleave=True)
         if isinstance(reward, Sequence):
             if len(reward) != batch:
@@ -99,8 +100,11 @@ class Population:
         self.backward = 0
         self._counted: dict[int, tuple[Any, int]] = {}
         self._askers: dict[int, tuple[Any, int]] = {}
-        for counted in (model, besides, getattr(besides, "model", None)):
-            self._count(counted)
+        self._guides: dict[int, tuple[Any, int]] = {}
+        self._count(model)
+        self._guided = bool(self._guides)
+        self._count(besides)
+        self._count(getattr(besides, "model", None))
         self._began = time.perf_counter()
 
     @property
@@ -127,25 +131,32 @@ class Population:
         cond = self.cond
         if branch > 1:
             x, cond = x.repeat_interleave(branch, dim=0), repeat_cond(cond, branch, interleave=True)
-        if self.chunk is None:
+        at_once = self._states_at_once()
+        if at_once is None:
             return self.model.transition(x, t, t_next, rho=rho, cond=cond, generator=self.generator)
         source = SlicedNoise(self.generator, len(x))
         parts = [
             self.model.transition(x[rows], t, t_next, rho=rho, cond=slice_cond(cond, rows), generator=source.part(rows))
-            for rows in row_slices(len(x), self.chunk)
+            for rows in row_slices(len(x), at_once)
         ]
         return torch.cat(parts)
 
     def posterior(self, x: Tensor, t: float) -> Tensor:
         """One posterior draw for each row, `(batch * size, *event)`."""
-        if self.chunk is None:
+        at_once = self._states_at_once()
+        if at_once is None:
             return self.model.posterior(x, t, cond=self.cond, generator=self.generator)[0]
         source = SlicedNoise(self.generator, len(x))
         parts = [
             self.model.posterior(x[rows], t, cond=slice_cond(self.cond, rows), generator=source.part(rows))[0]
-            for rows in row_slices(len(x), self.chunk)
+            for rows in row_slices(len(x), at_once)
         ]
         return torch.cat(parts)
+
+    def _states_at_once(self) -> int | None:
+        """How many states may be moved at once: a model may need several rows of its network, `rows_per_posterior`, for
+        each of them."""
+        return None if self.chunk is None else max(1, self.chunk // getattr(self.model, "rows_per_posterior", 1))
 
     def blocks(self, x: Tensor, t: float, mc: int, antithetic: bool = False) -> Iterator[Block]:
         """`mc` posterior draws of each row, in blocks: see :func:`align.draws.posterior_blocks`."""
@@ -159,9 +170,16 @@ class Population:
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def score(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The rewards of clean rows and their components by name, `(batch, size)` each."""
+        """The rewards of clean rows and their components by name, `(batch, size)` each.
+
+        Raises:
+            ValueError: a population's rewards, of all processes, are all -inf; or an answer that is no reward.
+            RewardFailure: an external judge has gone away.
+        """
         rewards, parts = self.scorer.components(x, self.reward_cond)
-        return rewards.reshape(self.shape), {name: part.reshape(self.shape) for name, part in parts.items()}
+        rewards = rewards.reshape(self.shape)
+        _check_alive(self.gather(rewards))
+        return rewards, {name: part.reshape(self.shape) for name, part in parts.items()}
 
     # ---------------------------------------------------------------- what members do among each other
 
@@ -198,10 +216,21 @@ class Population:
         bar = tqdm(pairs, desc=description, unit="step", disable=hidden, dynamic_ncols=True)
         return ((k, t, t_next) for k, (t, t_next) in enumerate(bar))
 
+    def report(
+        self, callback: Callable[[Step], None] | None, k: int, t: float, x: Tensor, log_w: Tensor, size: Tensor
+    ) -> None:
+        """Tells the callback where the algorithm stands at the end of a step, and remembers it for a reward that fails."""
+        self.scorer.step = Step(k, t, x.unflatten(0, self.shape), log_w.clone(), size)
+        if callback is not None:
+            callback(self.scorer.step)
+
     def _count(self, model: Any) -> None:
         spent = getattr(model, "nfe", None)
-        source = model
+        source, guided = model, False
         while True:
+            if hasattr(source, "nfe_backward") and not guided:  # the outermost: it goes through what is inside
+                guided = True
+                self._guides.setdefault(id(source), (source, source.nfe_backward))
             if hasattr(source, "calls"):  # of a reward of its own
                 self._askers.setdefault(id(source), (source, source.calls))
             if not isinstance(source, View):
@@ -220,6 +249,12 @@ class Population:
         """Network evaluations since this was made, of all populations, by this process."""
         return sum(model.nfe - before for model, before in self._counted.values())
 
+    def differentiated(self) -> int:
+        """Network evaluations a population that were differentiated through, each once, by all processes."""
+        within = sum(guide.nfe_backward - before for guide, before in self._guides.values())
+        # where the model is a guided flow's, it has counted what gradients of the value went through
+        return self.processes.sum(within if self._guided else within + self.backward) // self.batch
+
     def result(self, x: Tensor, rewards: Tensor, log_weights: Tensor, components: dict, **fields: Any) -> Alignment:
         """What an algorithm returns, of all processes' members, with its cost."""
         calls = self.scorer.calls + sum(asker.calls - before for asker, before in self._askers.values())
@@ -230,8 +265,9 @@ class Population:
             log_weights=self.gather(log_weights),
             components={name: self.gather(part) for name, part in components.items()},
             nfe=self.nfe(),
-            nfe_backward=self.processes.sum(self.backward) // self.batch,
+            nfe_backward=self.differentiated(),
             reward_calls=self.processes.sum(calls) // self.batch,
+            replicates=self.replicates,
             seconds=self.processes.most(time.perf_counter() - self._began),
             **fields,
         )
@@ -249,6 +285,27 @@ def time_grid(steps: int, times: Tensor | Sequence[float] | None) -> Tensor:
     if grid.ndim != 1 or len(grid) < 2 or grid[0] != 0 or grid[-1] != 1 or not bool((grid.diff() > 0).all()):
         raise ValueError(f"times: got {grid.tolist()}, expected times that rise from 0 to 1")
     return grid
+
+
+def _check_alive(rewards: Tensor) -> None:
+    dead = (rewards == -torch.inf).all(1)
+    if bool(dead.any()):
+        raise ValueError(
+            f"reward: it returned -inf for every particle of population {int(dead.nonzero()[0])}, "
+            "expected at least one sample that it allows; take more particles"
+        )
+
+
+def _alike(cond: Any) -> bool:
+    """Whether all populations have the same conditioning."""
+    answers: list[bool] = []
+
+    def compare(tensor: Tensor) -> Tensor:
+        answers.append(bool((tensor == tensor[:1]).all()))
+        return tensor
+
+    map_cond(compare, cond)
+    return all(answers)
 
 
 def _check_cond(cond: Any, batch: int) -> None:

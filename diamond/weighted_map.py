@@ -102,6 +102,11 @@ class WeightedDiamondMap(View):
         """How many rows of the network's largest call one weighted draw needs, at most."""
         return self.quadrature
 
+    @property
+    def rows_per_posterior(self) -> int:
+        """How many rows of the network's largest call one draw of :meth:`posterior`, or a transition, needs."""
+        return self.proposals * (self.quadrature - 1) + 1
+
     # ---------------------------------------------------------------- weighted draws
 
     def weighted_posterior(

@@ -110,6 +110,40 @@ def test_forbidden_means_are_not_guided(gaussian):
     assert (mean[:, 0] < 0.5).any() and not (mean[:, 0] < 0.5).all()
 
 
+def test_conditioning_reaches_the_flow_and_the_reward(tiny_flow, family):
+    """Each row meets its own: the guided denoiser by its parts, and populations as separate runs."""
+
+    def attracted(z, cond):
+        return -(z - cond).square().sum(-1)
+
+    cond = torch.tensor([[0.5, -0.5], [1.0, 0.0], [-2.0, 1.0]], dtype=torch.float64)
+    guided = align.GuidedFlow(tiny_flow, attracted, scale=0.3)
+    together = guided.denoise(STATES, TIMES, cond=cond)
+    for row in range(3):
+        fixed = align.GuidedFlow(tiny_flow, lambda z, to=cond[row]: -(z - to).square().sum(-1), scale=0.3)
+        alone = fixed.denoise(STATES[row : row + 1], TIMES[row : row + 1], cond=cond[row : row + 1])
+        assert torch.allclose(together[row], alone[0], rtol=1e-9)
+    model = GlassFlow(guided, steps=2)
+    out = align.smc(model, attracted, 4, 3, mc=2, batch=3, cond=cond, generator=family([1, 2, 3]), chunk=5)
+    for row in range(3):
+        how = {"cond": cond[row : row + 1], "generator": family([row + 1])}
+        assert torch.allclose(align.smc(model, attracted, 4, 3, mc=2, **how).samples[0], out.samples[row], rtol=1e-9)
+
+
+def test_its_reward_may_have_a_chunk_of_its_own(tiny_flow, mild):
+    sizes = []
+
+    def reward(z):
+        sizes.append(len(z))
+        return mild(z)
+
+    whole = align.GuidedFlow(tiny_flow, mild).denoise(STATES, TIMES)
+    assert torch.allclose(align.GuidedFlow(tiny_flow, reward, reward_chunk=2).denoise(STATES, TIMES), whole)
+    assert sizes == [2, 1]
+    with pytest.raises(ValueError, match="^reward_chunk: got 0"):
+        align.GuidedFlow(tiny_flow, mild, reward_chunk=0)
+
+
 def test_evaluations_are_the_flows(tiny_flow, mild):
     guided = align.GuidedFlow(tiny_flow, mild)
     guided.denoise(STATES, TIMES)
@@ -132,3 +166,21 @@ def test_the_rewards_that_guidance_asks_for_are_counted(tiny_flow, mild):
     model = GlassFlow(align.GuidedFlow(tiny_flow, mild), steps=5)
     out = align.best_of_n(model, mild, 7, batch=2)
     assert out.nfe == 7 * 5 and out.reward_calls == 7 * 5 + 7
+
+
+def test_evaluations_that_guidance_differentiates_are_counted_once(tiny_flow, mild):
+    """Per sample: all of a guided model's, whatever else goes through them, and none of the plain flow's."""
+    guided = align.GuidedFlow(tiny_flow, mild, scale=0.1)
+    guided.denoise(STATES, TIMES)
+    assert guided.nfe_backward == 3
+    for flow in (guided, align.GuidedFlow(guided, mild, scale=0.1)):
+        model = GlassFlow(flow, steps=5)
+        assert align.best_of_n(model, mild, 7, batch=2, chunk=3).nfe_backward == 7 * 5
+        out = align.smc(model, mild, 4, 3, mc=2, proposal="reparam")
+        assert out.nfe_backward == out.nfe == 4 * 5 * (3 + 2 * 2 + 2)  # moves, values, one gradient
+        with torch.no_grad():
+            tiny_flow.denoise(STATES, TIMES)
+    plain = GlassFlow(tiny_flow, steps=5)
+    assert align.best_of_n(plain, mild, 7, batch=2).nfe_backward == 0
+    looking = align.smc(plain, mild, 4, 3, value=align.PlugIn(guided, mild), proposal="plugin")
+    assert looking.nfe_backward == 2 * 4 + 4  # guided values, and one gradient

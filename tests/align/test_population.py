@@ -1,5 +1,7 @@
 """Populations as rows: grids, chunks, draws in blocks; and what holds for every algorithm because of them."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -7,7 +9,9 @@ import align
 
 from align.draws import posterior_blocks, row_slices
 from align.population import Population, time_grid
+from diamond.flow_map import FlowMap
 from diamond.glass import GlassFlow
+from diamond.weighted_map import WeightedDiamondMap
 
 COND = torch.tensor([[0.5, -0.5], [1.0, 0.0], [-2.0, 1.0]], dtype=torch.float64)
 
@@ -170,6 +174,45 @@ def test_no_call_of_the_network_has_more_rows_than_the_chunk(algorithm, glass, t
     assert tiny_flow.net.largest == 5
 
 
+class MapNet(torch.nn.Module):
+    """The network of the tiny flow as that of a flow map."""
+
+    event_shape = (2,)
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, t, cond, times):
+        return self.net(x, t, cond)
+
+
+WEIGHTED = {
+    "best_of_n": partial(align.best_of_n, n=7, steps=2),
+    "search": partial(align.search, particles=2, branch=3, steps=2, mc=3),
+    "smc": partial(align.smc, particles=7, steps=3, mc=3),
+    "smc-score": partial(align.smc, particles=7, steps=3, mc=3, proposal="score"),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize("quadrature, chunk", [(2, 10), (2, 5), (3, 20), (3, 9)])
+def test_candidates_of_a_weighted_draw_count_towards_the_chunk(name, quadrature, chunk, tiny_flow, family):
+    """Each state's `proposals * (quadrature - 1) + 1` scores are asked for in one call; two states fit, or one."""
+    model = WeightedDiamondMap(FlowMap(MapNet(tiny_flow.net)), proposals=4, quadrature=quadrature)
+    assert model.rows_per_posterior == 4 * (quadrature - 1) + 1
+
+    def run(chunk):
+        tiny_flow.net.largest = 0
+        out = WEIGHTED[name](model, attracted, batch=3, cond=COND, generator=family([5, 6, 7]), chunk=chunk)
+        return out, tiny_flow.net.largest
+
+    (whole, largest), (parts, kept) = run(None), run(chunk)
+    assert kept <= chunk < largest
+    assert kept >= chunk // model.rows_per_posterior * model.rows_per_posterior
+    assert torch.allclose(parts.samples, whole.samples, rtol=1e-9, atol=1e-12)
+
+
 def test_populations_ignore_which_others_run_beside_them(algorithm, glass, family):
     together = algorithm(glass, attracted, batch=3, cond=COND, generator=family([5, 6, 7]))
     for row, seed in enumerate([5, 6, 7]):
@@ -258,18 +301,27 @@ def test_forbidden_samples_have_no_weight_and_break_nothing(algorithm, case_a, m
     assert "nan" not in out.summary()
 
 
-def test_populations_without_an_allowed_sample_are_refused_or_empty(algorithm, differentiates, case_a, mild, family):
-    def never(z):
-        return mild(z) - torch.inf
+def test_populations_without_an_allowed_sample_are_refused(algorithm, case_a, mild, family):
+    with pytest.raises(ValueError, match="^reward: it returned -inf for every particle of population 1"):
+        algorithm(case_a, [mild, lambda z: mild(z) - torch.inf], batch=2, generator=family([1, 2]))
 
-    if algorithm.func is align.smc:
-        with pytest.raises(ValueError, match="^reward: it returned -inf for every particle of population 0"):
-            algorithm(case_a, never, batch=2, generator=family([1, 2]))
-        return
-    out = algorithm(case_a, never, batch=2, generator=family([1, 2]))
-    assert out.samples.isfinite().all() and (out.rewards == -torch.inf).all()
-    if out.log_z is not None:
-        assert (out.log_z == -torch.inf).all() and (out.ess[-1] == 0).all()
+
+def test_one_allowed_candidate_of_a_last_step_is_enough(still):
+    """Search is refused when all its candidates are forbidden, not when all but one are."""
+    asked = []
+
+    class Branching(type(still)):
+        def transition(self, x_t, t, t_next, *, rho=None, cond=None, generator=None):
+            return torch.arange(len(x_t), dtype=x_t.dtype)[:, None]
+
+    def reward(z):
+        asked.append(len(z))
+        return torch.where(z[:, 0] == 5, 0.0, -torch.inf)
+
+    out = align.search(Branching(), reward, 2, 4, steps=1)
+    assert asked == [8] and out.best().tolist() == [[5.0]]
+    with pytest.raises(ValueError, match="^reward: it returned -inf for every particle of population 0"):
+        align.search(Branching(), reward, 1, 4, steps=1)
 
 
 # -------------------------------------------------------------------- a reward of its own for each population
@@ -342,6 +394,23 @@ def test_what_the_parts_of_a_reward_say_is_kept_with_the_samples(algorithm, case
         assert torch.equal(back.inverse_temperatures, out.inverse_temperatures)
     assert back.settings == out.settings
     assert all(name in out.summary() for name in out.components)
+
+
+@pytest.mark.parametrize("reward_chunk", [None, 5])
+def test_parts_of_rewards_of_their_own_are_kept_where_they_have_the_same_names(reward_chunk, algorithm, case_a, mild):
+    def tilted(slope, watched="low"):
+        return align.rewards.Combined({"near": (mild, 0.5), watched: (lambda z: slope * z[:, 1], -1.0)})
+
+    backwards = align.rewards.Combined({"low": (lambda z: 3 * z[:, 1], -1.0), "near": (mild, 2.0)})
+    out = algorithm(case_a, [tilted(1.0), tilted(2.0), backwards], batch=3, reward_chunk=reward_chunk)
+    assert list(out.components) == ["near", "low"]
+    slopes = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)[:, None]
+    assert torch.allclose(out.components["near"], mild(out.samples))
+    assert torch.allclose(out.components["low"], slopes * out.samples[..., 1])
+    weights = torch.tensor([0.5, 0.5, 2.0], dtype=torch.float64)[:, None]
+    assert torch.allclose(out.rewards, weights * out.components["near"] - out.components["low"])
+    for other in (tilted(1.0, "high"), mild):
+        assert algorithm(case_a, [tilted(1.0), other], batch=2, reward_chunk=reward_chunk).components == {}
 
 
 class Leaving:
