@@ -66,6 +66,7 @@ class Alignment:
         seconds: wall-clock time of the whole call, of the slowest process.
         method, law: which algorithm, and which law its weighted samples follow.
         settings: the algorithm's own, as JSON values.
+        replicates: whether all populations have one reward and one conditioning, so that they may be taken together.
     """
 
     samples: Tensor
@@ -83,6 +84,7 @@ class Alignment:
     inverse_temperatures: Tensor | None = None
     components: dict[str, Tensor] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    replicates: bool = True
 
     # ---------------------------------------------------------------- samples
 
@@ -101,13 +103,15 @@ class Alignment:
 
     def evidence(self) -> Evidence:
         """`log E[exp r(z)]` from all populations together: the log of their mean estimate, with the standard error of
-        that mean relative to it (the delta method). For populations of one reward and one `cond`.
+        that mean relative to it (the delta method).
 
         Raises:
-            ValueError: the method estimates no evidence.
+            ValueError: the method estimates no evidence, or the populations have rewards or conditioning of their own.
         """
         if self.log_z is None:
             raise ValueError(f"log_z: {self.method} estimates none, expected the result of smc or best_of_n")
+        if not self.replicates:
+            raise ValueError("log_z: got populations of different rewards or cond, expected replicates of one; see log_z")
         log_z, count = self.log_z.double(), len(self.log_z)
         mean = torch.logsumexp(log_z, 0) - math.log(count)
         spread = (log_z - mean).exp().std() if count > 1 else log_z.new_tensor(torch.nan)
@@ -146,9 +150,12 @@ class Alignment:
         for name, part in self.components.items():
             share = torch.where(weights > 0, weights * part.double(), 0.0)  # a part may be -inf where no weight is
             rows.append((f"  {name}", _spread(share.sum(1))))
-        if self.log_z is not None:
+        if self.log_z is not None and self.replicates:
             log_z, error = self.evidence()
             rows.append(("log_z", f"{log_z:.4g}" + (f" +- {error:.2g}" if batch > 1 else "")))
+        elif self.log_z is not None:
+            few = ", ".join(f"{value:.4g}" for value in self.log_z[:8].tolist())
+            rows.append(("log_z", few + (", ..." if batch > 8 else "") + " by population"))
         rows.append(("effective sample size", f"{_spread(ess(self.log_weights).double())} of {particles}"))
         rows.append(("unique first ancestors", f"{_spread(self.unique_ancestors()[0].double())} of {particles}"))
         cost = "not counted" if self.nfe is None else f"{self.nfe}, {self.nfe_backward} of them differentiated"

@@ -73,11 +73,10 @@ def best_of_n(
     )
     x = population.prior()
     grid = time_grid(steps, None)
+    even = torch.zeros(population.shape, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
     for k, t, t_next in population.steps(grid, progress, "best of n"):
         x = population.transition(x, t, t_next, rho)
-        if callback is not None:
-            flat = torch.zeros(population.shape, device=x.device)
-            callback(Step(k, t_next, x.unflatten(0, population.shape), flat, ess(flat)))
+        population.report(callback, k, t_next, x, even, ess(even))
     rewards, parts = population.score(x)
     weights = population.gather(rewards)
     return population.result(

@@ -15,13 +15,41 @@ References:
 
 from __future__ import annotations
 
+import math
+
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from diamond.interpolant import Interpolant
 
-__all__ = ["damping"]
+__all__ = ["as_schedule", "damping"]
+
+Factor = float | Callable[[float], float]
+
+
+def as_schedule(name: str, factor: Factor, least: float = -math.inf) -> Callable[[float], float]:
+    """A number of at least `least`, or a function of t that gives them, as a function of t that checks them; `name` is
+    the argument's.
+
+    Raises:
+        ValueError: it is neither, or no finite number, or (when asked) does not give one.
+    """
+
+    def check(number: Any, where: str) -> float:
+        known = isinstance(number, (int, float)) and not isinstance(number, bool)
+        if not known or not math.isfinite(number) or number < least:
+            bound = "" if least == -math.inf else f" of at least {least:g}"
+            raise ValueError(
+                f"{name}: {where} {number!r}, expected a finite number{bound}, or a function of t that gives one"
+            )
+        return float(number)
+
+    if callable(factor):
+        return lambda t: check(factor(t), f"at t = {t:g} it returned")
+    number = check(factor, "got")
+    return lambda t: number
 
 
 def damping(interpolant: Interpolant, curvature: float, spread: float = 0.2) -> Callable[[float], float]:

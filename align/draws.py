@@ -13,7 +13,7 @@ from diamond.model import PosteriorSampler, slice_cond
 from diamond.randomness import AntitheticNoise, Generator, SlicedNoise
 from diamond.validation import check_positive
 
-__all__ = ["Block", "check_draws", "posterior_blocks", "row_slices"]
+__all__ = ["Block", "block_slices", "check_draws", "posterior_blocks", "row_slices"]
 
 TILE = 16  # Monte Carlo draws whose noise is held at once: memory does not grow with their number
 
@@ -32,6 +32,13 @@ def row_slices(rows: int, chunk: int | None) -> Iterator[slice]:
     """Slices of at most `chunk` rows that cover `rows` of them."""
     step = chunk or max(rows, 1)
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def block_slices(rows: int, draws: int, chunk: int | None) -> Iterator[tuple[slice, slice]]:
+    """Slices of `rows` states and of `draws` draws of each that cover them all, at most `chunk` pairs at once."""
+    for part in row_slices(rows, chunk):
+        for some in row_slices(draws, None if chunk is None else max(1, chunk // rows)):
+            yield part, some
 
 
 def check_draws(mc: int, antithetic: bool) -> None:
@@ -66,7 +73,6 @@ def posterior_blocks(
     source: Any = AntitheticNoise(generator) if antithetic else generator  # type: ignore[arg-type]
     rows = len(x_t)
     chunk = None if chunk is None else max(1, chunk // getattr(model, "rows_per_draw", 1))
-    at_once = rows if chunk is None else min(chunk, rows)
     for first in range(0, mc, TILE):
         tile = min(TILE, mc - first)
         if chunk is None:
@@ -74,14 +80,11 @@ def posterior_blocks(
             yield Block(slice(0, rows), slice(first, first + tile), x, *_draw(model, x, t, tile, cond, source))
             continue
         whole = SlicedNoise(source, rows, tile)
-        step = max(1, chunk // rows)
-        for part in row_slices(rows, at_once):
-            for draws in row_slices(tile, step):
-                noise = whole.part(part, draws)
-                n = draws.stop - draws.start
-                x = x_t[part].detach().requires_grad_(torch.is_grad_enabled())
-                place = slice(first + draws.start, first + draws.stop)
-                yield Block(part, place, x, *_draw(model, x, t[part], n, slice_cond(cond, part), noise))
+        for part, draws in block_slices(rows, tile, chunk):
+            noise, n = whole.part(part, draws), draws.stop - draws.start
+            x = x_t[part].detach().requires_grad_(torch.is_grad_enabled())
+            place = slice(first + draws.start, first + draws.stop)
+            yield Block(part, place, x, *_draw(model, x, t[part], n, slice_cond(cond, part), noise))
 
 
 def _draw(model: Any, x: Tensor, t: Tensor, n: int, cond: Any, generator: Any) -> tuple[Tensor, Tensor | None]:

@@ -42,6 +42,7 @@ from diamond.transition import TransitionScales, ddpm_correlation, transition_sc
 from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
+from .damping import as_schedule
 from .draws import check_draws
 from .gradient import ESTIMATORS, mean_shift, population_gradient
 from .guided_flow import check_interval
@@ -133,8 +134,7 @@ def guide(
             mean = mean + shift
         x = mean + step
         sizes.append(ess(owed))
-        if callback is not None:
-            callback(Step(k, t_next, x.unflatten(0, population.shape), owed.clone(), sizes[-1]))
+        population.report(callback, k, t_next, x, owed, sizes[-1])
     rewards, parts = population.score(x)
     if correct:
         owed = owed + rewards
@@ -152,7 +152,7 @@ def guide(
         settings={
             "particles": particles, "steps": len(grid) - 1, "mc": mc, "estimator": estimator,
             "antithetic": antithetic, "strength": strength,
-            "scale": scale if not callable(scale) else "schedule", "eta": eta, "correct": correct,
+            "scale": scale if not callable(scale) else "schedule", "eta": eta, "interval": [low, high], "correct": correct,
         },
     )  # fmt: skip
 
@@ -170,7 +170,7 @@ class _Guidance:
         strength: str,
     ) -> None:
         self.population, self.mc, self.estimator, self.antithetic = population, mc, estimator, antithetic
-        self.scale = scale if callable(scale) else lambda t: scale
+        self.scale = as_schedule("scale", scale)
         self.strength = strength
 
     def shift(self, x: Tensor, z: Tensor, t: float, t_next: float, scales: TransitionScales) -> Tensor:

@@ -46,7 +46,7 @@ def _rewards(axes: Any, result: Alignment) -> None:
 
 
 def _evidence(result: Alignment) -> str:
-    if result.log_z is None:
+    if result.log_z is None or not result.replicates:
         return ""
     log_z, error = result.evidence()
     return f"log_z {log_z:.3g}" + (f" +- {error:.1g}" if error == error else "")

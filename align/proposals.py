@@ -52,6 +52,7 @@ from diamond.randomness import normal
 from diamond.transition import transition_scales
 from diamond.validation import check_choice
 
+from .damping import as_schedule
 from .gradient import ESTIMATORS, population_gradient
 from .population import Population
 from .potentials import Potentials
@@ -86,7 +87,7 @@ def proposal_named(
         return plain
     check_choice("proposal", name, PROPOSALS)
 
-    strength_at = strength if callable(strength) else lambda t: 1.0 if strength is None else strength
+    strength_at = as_schedule("proposal_strength", 1.0 if strength is None else strength, least=0.0)
 
     def guided(x: Tensor, t: float, t_next: float) -> tuple[Tensor, Tensor | None]:
         if t == 0:  # noise tells nothing yet

@@ -21,7 +21,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ from diamond.randomness import SlicedNoise, fresh_generator
 from diamond.validation import as_times, check_positive, check_state
 from diamond.weighted_map import WeightedDiamondMap
 
-from .draws import row_slices
+from .draws import block_slices
 from .gradient import check_differentiable
 from .scoring import Reward, Scorer
 from .softmax_mean import SoftmaxMean, weighted_sum
@@ -79,21 +79,13 @@ def released_gradient(
     scorer = scorer_of(reward, chunk)
     noise = SlicedNoise(fresh_generator() if generator is None else generator, rows, check_positive("mc", mc))
     terms = SoftmaxMean(torch.stack([x_t] * 3, dim=1))
-    for part, draws in _blocks(rows, mc, chunk):
+    for part, draws in block_slices(rows, mc, chunk):
         r, slopes = _terms(model, scorer, x_t[part], t[part], slice_cond(cond, part), noise.part(part, draws), draws)
         terms.add(part, slopes(terms.weigh(part, r)))
     means = terms.mean()
     length = torch.linalg.vector_norm(means.flatten(2), dim=2)
     inverse = torch.where(length > 0, 1 / torch.where(length > 0, length, 1.0), 0.0)
     return weighted_sum(inverse.T, means.transpose(0, 1)).to(x_t)
-
-
-def _blocks(rows: int, mc: int, chunk: int | None) -> Iterator[tuple[slice, slice]]:
-    """Slices of rows and of draws, of at most `chunk` pairs each."""
-    at_once = None if chunk is None else max(1, chunk // rows)
-    for part in row_slices(rows, chunk):
-        for draws in row_slices(mc, at_once):
-            yield part, draws
 
 
 @torch.enable_grad()

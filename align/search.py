@@ -94,6 +94,7 @@ def search(
     value_of = value_or(value, wide, mc, antithetic)
     x, ancestors = population.prior(), []
     parts: dict[str, Tensor] = {}
+    even = torch.zeros(population.shape, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
     for k, t, t_next in population.steps(grid, progress, "search"):
         candidates = population.transition(x, t, t_next, rho, branch)
         if t_next == 1:
@@ -107,11 +108,8 @@ def search(
         x, scores = population.take(candidates, chosen), population.take(scores.flatten(), chosen)
         parts = {name: population.take(part.flatten(), chosen) for name, part in parts.items()}
         ancestors.append(chosen // branch)
-        if callback is not None:
-            flat = torch.zeros(population.shape, device=x.device)
-            callback(Step(k, t_next, x.unflatten(0, population.shape), flat, ess(flat)))
+        population.report(callback, k, t_next, x, even, ess(even))
     rewards = scores.reshape(population.shape)
-    even = torch.zeros_like(rewards)
     return population.result(
         x,
         rewards,

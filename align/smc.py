@@ -130,65 +130,98 @@ def smc(
     population = Population(
         model, reward, particles, batch, cond, generator, chunk, reward_chunk, accelerator, besides=value
     )
-    x = population.prior()
-    log_w = torch.zeros(population.shape, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
+    cloud = _Cloud(population, scheme, ess_threshold)
     potentials = Potentials(
         population, value, mc, antithetic=antithetic, tempering=tempering, kind=potential,
-        keep_draws=proposal == "lookahead", like=log_w,
+        keep_draws=proposal == "lookahead", like=cloud.log_w,
     )  # fmt: skip
     move = proposal_named(proposal, population, potentials, rho, proposal_strength)
-    everyone, log_z = population.everyone(x.device), log_w.new_zeros(batch)
-    all_w, size = population.gather(log_w), log_w.new_full((batch,), particles)
     parts: dict[str, Tensor] = {}
-    sizes: list[Tensor] = []
-    lineage: list[Tensor] = []
-    betas: list[Tensor] = []
     for k, t, t_next in population.steps(grid, progress, "smc"):
-        ancestors = everyone
-        if k and ess_threshold:
-            low = size < ess_threshold * particles
-            # drawn for every population, needed or not: none's noise depends on what befell the others
-            if not bool(low.any()):
-                pass_over(scheme, all_w, generator=population.shared)
-            else:
-                drawn = population.mine(scheme(all_w, generator=population.shared))
-                ancestors = torch.where(low[:, None], drawn, everyone)
-                x = population.take(x, ancestors)
-                potentials.move(ancestors)
-                log_z = torch.where(low, log_z + log_mean_exp(all_w), log_z)
-                log_w = torch.where(low[:, None], 0.0, log_w)
-        x, owed = move(x, t, t_next)
-        log_w = log_w if owed is None else log_w + owed
+        ancestors = cloud.resample(potentials) if k else cloud.everyone
+        cloud.x, owed = move(cloud.x, t, t_next)
+        cloud.add(owed)
         if t_next == 1:
-            rewards, parts = population.score(x)
-            _check_alive(population.gather(rewards))
-            log_w = log_w + potentials.finish(rewards)
+            rewards, parts = population.score(cloud.x)
+            cloud.add(potentials.finish(rewards))
         else:
-            log_w = log_w + potentials.advance(x, t_next, log_w)
-        all_w = population.gather(log_w)
-        size = ess(all_w)
-        for record, entry in ((sizes, size), (lineage, ancestors), (betas, potentials.beta[:, 0])):
-            record.append(entry)
-        if callback is not None:
-            callback(Step(k, t_next, x.unflatten(0, population.shape), log_w.clone(), size))
+            cloud.add(potentials.advance(cloud.x, t_next, cloud.log_w))
+        cloud.record(ancestors, potentials.beta)
+        population.report(callback, k, t_next, cloud.x, cloud.log_w, cloud.size)
     return population.result(
-        x,
+        cloud.x,
         rewards,
-        log_w,
+        cloud.log_w,
         components=parts,
-        log_z=log_z + log_mean_exp(all_w),
-        ess=torch.stack(sizes),
-        ancestors=torch.stack(lineage),
-        inverse_temperatures=None if tempering is None else torch.stack(betas),
+        log_z=cloud.log_z + log_mean_exp(cloud.all_w),
+        ess=torch.stack(cloud.sizes),
+        ancestors=torch.stack(cloud.lineage),
+        inverse_temperatures=None if tempering is None else torch.stack(cloud.betas),
         method="smc",
         law="p(z) exp r(z) / Z, by weight",
         settings={
-            "particles": particles, "steps": len(grid) - 1, "mc": mc, "antithetic": antithetic, "rho": rho, "proposal": proposal,
-            "proposal_strength": _described(proposal_strength),
+            "particles": particles, "steps": len(grid) - 1, "mc": mc, "antithetic": antithetic, "rho": rho,
+            "proposal": proposal, "proposal_strength": _described(proposal_strength),
             "tempering": _described(tempering), "potential": potential, "ess_threshold": ess_threshold,
             "resampling": resampling or "systematic", "value": "estimated" if value is None else "given",
+            "times": None if times is None else grid.tolist(),
         },
     )  # fmt: skip
+
+
+class _Cloud:
+    """The particles of all populations with their weights, and what has become of them.
+
+    Attributes:
+        x: states `(rows, *event)`.
+        log_w, all_w: log-weights since the last resampling, of this process's members and of all.
+        size: the effective sample sizes, `(batch,)`.
+        log_z: what resampling has settled of the log evidence, `(batch,)`.
+        everyone: ancestors where nothing is resampled.
+        sizes, lineage, betas: a record for each step.
+    """
+
+    def __init__(self, population: Population, scheme: Callable[..., Tensor], ess_threshold: float) -> None:
+        self.population, self.scheme, self.least = population, scheme, ess_threshold * population.total
+        self.x = population.prior()
+        dtype = torch.promote_types(self.x.dtype, torch.float32)
+        self.log_w = torch.zeros(population.shape, device=self.x.device, dtype=dtype)
+        self.all_w, self.log_z = population.gather(self.log_w), self.log_w.new_zeros(population.batch)
+        self.size = self.log_w.new_full((population.batch,), population.total)
+        self.everyone = population.everyone(self.x.device)
+        self.sizes: list[Tensor] = []
+        self.lineage: list[Tensor] = []
+        self.betas: list[Tensor] = []
+
+    def resample(self, potentials: Potentials) -> Tensor:
+        """Resamples the populations whose effective size is too small; every particle's ancestor, `(batch, size)`."""
+        if not self.least:
+            return self.everyone
+        low = self.size < self.least
+        # drawn for every population, needed or not: none's noise depends on what befell the others
+        if not bool(low.any()):
+            pass_over(self.scheme, self.all_w, generator=self.population.shared)
+            return self.everyone
+        drawn = self.population.mine(self.scheme(self.all_w, generator=self.population.shared))
+        ancestors = torch.where(low[:, None], drawn, self.everyone)
+        self.x = self.population.take(self.x, ancestors)
+        potentials.move(ancestors)
+        self.log_z = torch.where(low, self.log_z + log_mean_exp(self.all_w), self.log_z)
+        self.log_w = torch.where(low[:, None], 0.0, self.log_w)
+        return ancestors
+
+    def add(self, increment: Tensor | None) -> None:
+        """Adds to the log-weights, if there is something to add."""
+        if increment is not None:
+            self.log_w = self.log_w + increment
+
+    def record(self, ancestors: Tensor, beta: Tensor) -> None:
+        """Closes a step."""
+        self.all_w = self.population.gather(self.log_w)
+        self.size = ess(self.all_w)
+        self.sizes.append(self.size)
+        self.lineage.append(ancestors)
+        self.betas.append(beta[:, 0])
 
 
 def _scheme(resampling: str | None, ess_threshold: float) -> Callable[..., Tensor]:
@@ -205,8 +238,6 @@ def _check_consistent(model: Any, value: Any, proposal: str | None, strength: An
         raise ValueError(
             f"proposal_strength: got {strength} with proposal={proposal!r}, which has no gradient; leave one out"
         )
-    if strength is not None and not callable(strength) and not 0 <= strength < float("inf"):
-        raise ValueError(f"proposal_strength: got {strength}, expected a finite factor of at least 0")
     if proposal == "lookahead" and value is not None:
         raise ValueError("value: got a value function with proposal='lookahead', which needs the draws of the estimate")
     if proposal == "lookahead" and hasattr(model, "weighted_posterior"):
@@ -233,12 +264,3 @@ def _check_used(ess_threshold: float, proposal: str | None, potential: str, temp
 
 def _described(setting: Any) -> float | str | None:
     return "schedule" if callable(setting) else setting
-
-
-def _check_alive(rewards: Tensor) -> None:
-    dead = (rewards == -torch.inf).all(1)
-    if bool(dead.any()):
-        raise ValueError(
-            f"reward: it returned -inf for every particle of population {int(dead.nonzero()[0])}, "
-            "expected at least one sample that it allows; take more particles"
-        )

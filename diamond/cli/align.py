@@ -23,9 +23,9 @@ __all__ = ["METHODS", "align"]
 MODELS = ("DiamondMap", "WeightedDiamondMap", "GlassFlow", "FlowMap", "GaussianMixtureFlow", "Flow")
 METHODS = {  # the settings that each takes
     "best-of-n": ("particles", "steps", "rho"),
-    "search": ("particles", "branch", "steps", "mc", "rho", "antithetic"),
-    "smc": ("particles", "steps", "mc", "rho", "antithetic", "proposal", "tempering", "potential", "resampling",
-            "ess_threshold"),
+    "search": ("particles", "branch", "steps", "mc", "rho", "keep", "antithetic"),
+    "smc": ("particles", "steps", "mc", "rho", "antithetic", "proposal", "proposal_strength", "tempering", "potential",
+            "resampling", "ess_threshold"),
     "guide": ("particles", "steps", "mc", "estimator", "antithetic", "scale", "strength", "eta", "correct"),
     "base": ("particles", "steps", "rho"),
 }  # fmt: skip
@@ -52,6 +52,12 @@ def align(
     proposal: Annotated[
         str | None,
         typer.Option(help="How smc's particles move: lookahead, reparam, score, plugin.", show_default="transitions"),
+    ] = None,
+    proposal_strength: Annotated[
+        float | None, typer.Option(help="Factor of a proposal's gradient.", show_default="1")
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Of search: all candidates' best, or each particle's.", show_default="all")
     ] = None,
     tempering: Annotated[
         float | None, typer.Option(help="Share of effective particles that smc tempers by.", show_default="none")
@@ -100,10 +106,10 @@ def align(
     check_positive("batch", batch)
     parse_terms(reward)
     given = {
-        "particles": particles, "branch": branch, "steps": steps, "mc": mc, "rho": rho, "antithetic": antithetic or None,
-        "proposal": proposal, "tempering": tempering, "potential": potential, "resampling": resampling,
-        "ess_threshold": ess_threshold, "estimator": estimator, "scale": scale, "strength": strength, "eta": eta,
-        "correct": correct or None,
+        "particles": particles, "branch": branch, "steps": steps, "mc": mc, "rho": rho, "keep": keep,
+        "antithetic": antithetic or None, "proposal": proposal, "proposal_strength": proposal_strength,
+        "tempering": tempering, "potential": potential, "resampling": resampling, "ess_threshold": ess_threshold,
+        "estimator": estimator, "scale": scale, "strength": strength, "eta": eta, "correct": correct or None,
     }  # fmt: skip
     settings = _settings_of(method, given)
     sampler = as_sampler(load_model(model, "model", MODELS, device_named(device)), glass_steps)

@@ -273,3 +273,14 @@ def test_summaries_of_forbidden_parts_are_numbers(numbered):
     out = dataclasses.replace(out, components={"allowed": part})
     line = next(line for line in out.summary().splitlines() if "allowed" in line)
     assert "1.6" in line and "nan" not in line
+
+
+def test_populations_with_rewards_of_their_own_are_not_taken_together(case_a, mild, gentle):
+    from align import smc
+
+    apart, together = (smc(case_a, rewards, 8, 2, batch=2) for rewards in ([mild, gentle], mild))
+    assert together.replicates and "+-" in together.summary()
+    assert not apart.replicates and "by population" in apart.summary()
+    with pytest.raises(ValueError, match="^log_z: got populations of different rewards or cond"):
+        apart.evidence()
+    apart.plot()

@@ -106,7 +106,8 @@ def test_align_leaves_pictures_tensors_and_figures(method, diamond, chain, here)
 
 OPTIONS = {
     "smc": "--proposal lookahead --tempering 0.4 --mc 4 --antithetic --potential max --resampling residual --rho 0.3",
-    "search": "--antithetic --mc 2 --rho 0.2 --branch 3",
+    "search": "--antithetic --mc 2 --rho 0.2 --branch 3 --keep each",
+    "smc ": "--proposal plugin --proposal-strength 0.3 --ess-threshold 0.9",
     "guide": "--estimator score --mc 4 --eta 0.5 --correct --scale 0.5 --strength drift",
 }
 
@@ -118,6 +119,7 @@ def test_the_options_of_a_method_reach_it(method, diamond, chain, here):
     )
     settings = json.loads((here / "out" / "alignment.json").read_text())["settings"]
     names = OPTIONS[method].split()
+    settings = {name.replace("_", "-"): value for name, value in settings.items()}
     for name, value in zip(names, [*names[1:], "--"], strict=True):
         if name.startswith("--"):
             expected = True if value.startswith("--") else value
