@@ -111,7 +111,9 @@ class Alignment:
         if self.log_z is None:
             raise ValueError(f"log_z: {self.method} estimates none, expected the result of smc or best_of_n")
         if not self.replicates:
-            raise ValueError("log_z: got populations of different rewards or cond, expected replicates of one; see log_z")
+            raise ValueError(
+                "log_z: got populations of different rewards or cond, expected replicates of one; see log_z"
+            )
         log_z, count = self.log_z.double(), len(self.log_z)
         mean = torch.logsumexp(log_z, 0) - math.log(count)
         spread = (log_z - mean).exp().std() if count > 1 else log_z.new_tensor(torch.nan)
