@@ -64,7 +64,8 @@ def best_of_n(
             and weights of its own members.
 
     Raises:
-        ValueError: an argument or a reward that does not fit.
+        ValueError: an argument or a reward that does not fit;
+            a population whose rewards are all -inf.
         RewardFailure: an external judge has gone away; it keeps the samples and the rewards there were.
         ProcessFailure: another process of the accelerator failed, and why.
     """

@@ -106,7 +106,8 @@ def guide(
         batch, cond, generator, chunk, reward_chunk, progress, callback: as in :func:`~align.best_of_n`.
 
     Raises:
-        ValueError: an argument or a reward that does not fit; a reward without a derivative where one is needed.
+        ValueError: an argument or a reward that does not fit; a reward without a derivative where one is needed;
+            a population whose rewards are all -inf.
         RewardFailure: an external judge has gone away; it keeps the samples and the rewards there were.
     """
     check_positive("particles", particles)

@@ -72,13 +72,14 @@ def search(
         mc: posterior draws for each value estimate.
         rho: correlation of the transitions, DDPM's by default.
         keep: "all" keeps the best of all candidates together, "each" the best candidate of each particle.
-        value: any callable `value(x_t, t) -> (N,)` in place of the estimate.
+        value: any callable `value(x_t, t)` or `value(x_t, t, cond)`, `(N,)`, in place of the estimate.
         antithetic: the draws of an estimate come in pairs of opposite noise.
         times: a grid from 0 to 1 in place of the uniform one of `steps`.
         batch, cond, generator, chunk, reward_chunk, accelerator, progress, callback: as in :func:`~align.best_of_n`.
 
     Raises:
-        ValueError: an argument or a reward that does not fit.
+        ValueError: an argument or a reward that does not fit;
+            a population whose rewards are all -inf.
         RewardFailure: an external judge has gone away; it keeps the samples and the rewards there were.
     """
     check_positive("particles", particles), check_positive("branch", branch)

@@ -95,7 +95,7 @@ def smc(
         steps: transitions from noise to data.
         mc: posterior draws for each value estimate.
         rho: correlation of the transitions, DDPM's by default.
-        value: any callable `value(x_t, t) -> (N,)`, with `t` `(N,)`, in place of the estimate.
+        value: any callable `value(x_t, t)` or `value(x_t, t, cond)`, `(N,)`, in place of the estimate.
         antithetic: the draws of an estimate come in pairs of opposite noise.
         proposal: how particles move: by the model's transitions (the default); "lookahead", which chooses among the
             draws of the value estimate and holds `mc` of them a particle; or with noise shifted by the gradient of the
