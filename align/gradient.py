@@ -87,14 +87,14 @@ def population_gradient(
     conditioned differently; of the reward `beta r`, with `beta` `(rows,)`, where that is given."""
     times = as_times(t, x)
     model, scorer, cond = population.model, population.scorer, population.reward_cond
-    before = population.spent()
+    before = population.account.evaluations()
     if estimator == "plugin":
         slope = _plugin(model, scorer, x, times, population.cond, cond, population.chunk)
         slope = slope if beta is None else per_sample(beta, slope) * slope
     else:
         blocks = population.blocks(x, t, mc, antithetic)
         slope = _gradient(model, scorer, x, times, mc, estimator, blocks, cond, beta)
-    population.backward += 0 if estimator == "score" else population.spent() - before
+    population.account.backward += 0 if estimator == "score" else population.account.evaluations() - before
     return slope
 
 

@@ -11,7 +11,6 @@ With an accelerator of several processes each of them holds an equal share of ev
 from __future__ import annotations
 
 import copy
-import time
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,10 +20,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diamond.model import PosteriorSampler, View, map_cond, repeat_cond, slice_cond
+from diamond.model import PosteriorSampler, map_cond, repeat_cond, slice_cond
 from diamond.randomness import SlicedNoise, fresh_generator
 from diamond.validation import as_times, check_positive
 
+from .account import Account
 from .alignment import Alignment, Step
 from .draws import Block, posterior_blocks, row_slices
 from .processes import Processes
@@ -97,15 +97,7 @@ class Population:
             reward = ByPopulation(reward)
         reward_chunk = self.chunk if reward_chunk is None else check_positive("reward_chunk", reward_chunk)
         self.scorer = Scorer(reward, reward_chunk)
-        self.backward = 0
-        self._counted: dict[int, tuple[Any, int]] = {}
-        self._askers: dict[int, tuple[Any, int]] = {}
-        self._guides: dict[int, tuple[Any, int]] = {}
-        self._count(model)
-        self._guided = bool(self._guides)
-        self._count(besides)
-        self._count(getattr(besides, "model", None))
-        self._began = time.perf_counter()
+        self.account = Account(model, self.scorer, besides)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -224,53 +216,25 @@ class Population:
         if callback is not None:
             callback(self.scorer.step)
 
-    def _count(self, model: Any) -> None:
-        spent = getattr(model, "nfe", None)
-        source, guided = model, False
-        while True:
-            if hasattr(source, "nfe_backward") and not guided:  # the outermost: it goes through what is inside
-                guided = True
-                self._guides.setdefault(id(source), (source, source.nfe_backward))
-            if hasattr(source, "calls"):  # of a reward of its own
-                self._askers.setdefault(id(source), (source, source.calls))
-            if not isinstance(source, View):
-                break
-            source = getattr(source, source.viewed)  # views count evaluations on what they look at
-        if spent is not None:
-            self._counted.setdefault(id(source), (model, spent))
-
-    def nfe(self) -> int | None:
-        """Network evaluations a population since this was made, by all processes; None for models that count none."""
-        if not self._counted:
-            return None
-        return self.processes.sum(self.spent()) // self.batch
-
-    def spent(self) -> int:
-        """Network evaluations since this was made, of all populations, by this process."""
-        return sum(model.nfe - before for model, before in self._counted.values())
-
-    def differentiated(self) -> int:
-        """Network evaluations a population that were differentiated through, each once, by all processes."""
-        within = sum(guide.nfe_backward - before for guide, before in self._guides.values())
-        # where the model is a guided flow's, it has counted what gradients of the value went through
-        return self.processes.sum(within if self._guided else within + self.backward) // self.batch
-
     def result(self, x: Tensor, rewards: Tensor, log_weights: Tensor, components: dict, **fields: Any) -> Alignment:
         """What an algorithm returns, of all processes' members, with its cost."""
-        calls = self.scorer.calls + sum(asker.calls - before for asker, before in self._askers.values())
         fields["ancestors"] = self.processes.gather(fields["ancestors"], dim=2)
         return Alignment(
             samples=self.gather(x.unflatten(0, self.shape)),
             rewards=self.gather(rewards),
             log_weights=self.gather(log_weights),
             components={name: self.gather(part) for name, part in components.items()},
-            nfe=self.nfe(),
-            nfe_backward=self.differentiated(),
-            reward_calls=self.processes.sum(calls) // self.batch,
+            nfe=self._each(self.account.evaluations()) if self.account.counts else None,
+            nfe_backward=self._each(self.account.differentiated()),
+            reward_calls=self._each(self.account.calls()),
             replicates=self.replicates,
-            seconds=self.processes.most(time.perf_counter() - self._began),
+            seconds=self.processes.most(self.account.seconds()),
             **fields,
         )
+
+    def _each(self, count: int) -> int:
+        """A count of all populations by this process, for one population by all processes."""
+        return self.processes.sum(count) // self.batch
 
 
 def time_grid(steps: int, times: Tensor | Sequence[float] | None) -> Tensor:
