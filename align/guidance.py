@@ -85,7 +85,9 @@ def guide(
 
     The law is `p(z) exp(r(z)) / Z` in the limit of many steps and many draws. Finite `mc` biases it towards too high
     rewards and too little spread ("reparam" with `mc=1` follows the mean gradient of r), "plugin" does so for good, and
-    a `scale`, `strength` or `interval` of one's own changes it to no named law. `correct` weighs all that away.
+    a `scale`, `strength` or `interval` of one's own changes it to no named law. `correct` weighs the samples towards the
+    tilt of the law that the same steps sample without guidance; it only weighs, and the weights of many steps or of a hard
+    reward collapse: :func:`align.smc` with a gradient proposal resamples on the way.
 
     Arguments:
         model: any posterior sampler.
@@ -101,7 +103,7 @@ def guide(
         strength: "exact", or the departures "constant" and "drift".
         interval: the times between which steps are guided.
         eta: 0 follows the ODE, 1 the SDE with DDPM's noise; in between, that share of it.
-        correct: weighs the samples for what guidance changed; needs `eta` above 0.
+        correct: weighs the samples for what guidance changed, as said above; needs `eta` above 0.
         times: a grid from 0 to 1 in place of the uniform one of `steps`.
         batch, cond, generator, chunk, reward_chunk, progress, callback: as in :func:`~align.best_of_n`.
 
