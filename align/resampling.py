@@ -17,6 +17,7 @@ import torch
 
 from torch import Tensor
 
+from diamond.degeneracy import effective_size
 from diamond.randomness import Generator, uniform
 
 __all__ = ["SCHEMES", "ess", "log_mean_exp", "multinomial", "pass_over", "residual", "stratified", "systematic"]
@@ -30,8 +31,7 @@ def log_mean_exp(x: Tensor, dim: int = -1) -> Tensor:
 def ess(log_weights: Tensor) -> Tensor:
     """The effective sample size `(sum w)^2 / sum w^2` of log-weights `(..., K)`: `(...)`, between 1 and K; 0 where all
     of them are -inf."""
-    total = torch.logsumexp(log_weights, -1)
-    return torch.where(total == -torch.inf, 0.0, torch.exp(2 * total - torch.logsumexp(2 * log_weights, -1)))
+    return effective_size(log_weights, dim=-1)
 
 
 def multinomial(log_weights: Tensor, *, generator: Generator = None) -> Tensor:

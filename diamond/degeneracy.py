@@ -27,9 +27,9 @@ class DegenerateWeights(UserWarning):
     """Of 8 weighted draws or more, less than a fifth are effective in the median state: a few decide the estimate."""
 
 
-def effective_size(log_weights: Tensor) -> Tensor:
-    """The effective sample size over axis 0 of log-weights `(n, ...)`: `(...)`, from 1 to n."""
-    return 1 / log_weights.softmax(0).square().sum(0)
+def effective_size(log_weights: Tensor, dim: int = 0) -> Tensor:
+    """The effective sample size along `dim` of n log-weights: from 1 to n, and 0 where all of them are -inf."""
+    return (1 / log_weights.softmax(dim).square().sum(dim)).nan_to_num(nan=0.0)
 
 
 def warn_of_degeneracy(log_weights: Tensor, factor: str, t: Tensor, stacklevel: int = 3) -> None:
