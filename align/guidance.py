@@ -47,6 +47,7 @@ from .draws import check_draws
 from .gradient import ESTIMATORS, mean_shift, population_gradient
 from .guided_flow import check_interval
 from .population import Population, time_grid
+from .proposals import owed_for_shift
 from .resampling import ess, log_mean_exp
 from .scoring import Reward
 
@@ -132,8 +133,7 @@ def guide(
         if low - ROUNDING <= t <= high + ROUNDING and not (correct and t_next == 1):
             shift = lean.shift(x, z, t, t_next, scales)
             if correct:
-                delta = shift / per_sample(scales.sigma, x)
-                owed -= (delta * noise + delta.square() / 2).flatten(1).sum(1).reshape(owed.shape).to(owed)
+                owed = owed + owed_for_shift(shift / per_sample(scales.sigma, x), noise, owed.dtype).reshape(owed.shape)
             mean = mean + shift
         x = mean + step
         sizes.append(ess(owed))

@@ -59,7 +59,7 @@ from .potentials import Potentials
 from .resampling import systematic
 from .tempering import tempered
 
-__all__ = ["PROPOSALS", "Proposal", "proposal_named"]
+__all__ = ["PROPOSALS", "Proposal", "owed_for_shift", "proposal_named"]
 
 PROPOSALS = ("lookahead", *ESTIMATORS)
 
@@ -117,8 +117,14 @@ def _shifted(
     z = population.posterior(x, t)
     noise = normal(x.shape, population.generator, device=x.device, dtype=x.dtype)
     shift = _bounded(strength * sigma * slope)
-    owed = -((shift * noise) + shift.square() / 2).flatten(1).to(potentials.kept.dtype).sum(1)
+    owed = owed_for_shift(shift, noise, potentials.kept.dtype)
     return alpha * z + gamma * x + sigma * (noise + shift), owed.reshape(population.shape)
+
+
+def owed_for_shift(shift: Tensor, noise: Tensor, dtype: torch.dtype) -> Tensor:
+    """`log N(noise + shift) - log N(noise)` `(rows,)` in `dtype`, for standard normal `noise` `(rows, *event)`."""
+    shift, noise = shift.flatten(1).to(dtype), noise.flatten(1).to(dtype)
+    return -(shift * noise + shift.square() / 2).sum(1)
 
 
 def _bounded(shift: Tensor) -> Tensor:
@@ -147,8 +153,9 @@ def _look_ahead(
         owed = -math.log(len(z)) - log_share.gather(0, chosen)[0]
         return picked, owed.reshape(population.shape)
     noise = normal(x.shape, population.generator, device=x.device, dtype=x.dtype)
-    # (x' - m_k) / sigma = noise + (m_chosen - m_k) / sigma, without the cancellation of large numbers
-    gaps = ((picked - means) / sigma + noise).flatten(2).to(log_share.dtype)
+    # (x' - m_k) / sigma = noise + (m_chosen - m_k) / sigma, without the cancellation of large numbers; in place, for
+    # there are mc times as many of them as particles
+    gaps = means.neg_().add_(picked).div_(sigma).add_(noise).flatten(2).to(log_share.dtype)
     log_densities = -gaps.square().sum(2) / 2
     owed = log_densities.logsumexp(0) - math.log(len(z)) - (log_densities + log_share).logsumexp(0)
     return picked + sigma * noise, owed.reshape(population.shape)
