@@ -128,6 +128,7 @@ def test_figures_are_a_function_of_models_and_seed(demo):
     from diamond.cli.demo import models, quality, settings
 
     teacher, diamond_map = (diamond.load(demo[0] / name) for name in ("glass.ckpt", "diamond.ckpt"))
+    assert diamond_map.metadata["teacher"] == str(demo[0] / "glass.ckpt")  # so that `diamond eval` finds it
     cast = models.assemble(teacher, diamond_map, seed=0)
     again = json.loads(json.dumps(quality.measure_distances(cast, settings.QUICK)))
     assert again == demo[1]["figures"]["distances"]
