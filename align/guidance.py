@@ -23,7 +23,8 @@ normaliser. The last step has no noise, and is not guided.
 References:
     | Diamond Maps (Holderrieth et al., 2026), https://arxiv.org/abs/2602.05993, Algorithm 1 and the code's schedules
     | Diffusion Posterior Sampling (Chung et al., 2022), https://arxiv.org/abs/2209.14687 (`estimator="plugin"`)
-    | Guidance in a limited interval (Kynkaanniemi et al., 2024), https://arxiv.org/abs/2404.07724
+    | Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models
+    | (Kynkaanniemi et al., 2024), https://arxiv.org/abs/2404.07724
 """
 
 from __future__ import annotations

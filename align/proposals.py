@@ -30,7 +30,7 @@ With either the evidence stays unbiased and the law exact, whatever the quality 
 
 References:
     | Twisted Diffusion Sampler (Wu et al., 2023), https://arxiv.org/abs/2306.17775 (shifted Gaussian steps)
-    | Inference for Latent Variable Energy-Based Models by particles: Auxiliary particle filters (Pitt & Shephard, 1999),
+    | Filtering via Simulation: Auxiliary Particle Filters (Pitt & Shephard, 1999),
     | https://doi.org/10.1080/01621459.1999.10474153 (choosing by a look ahead)
     | Weighted Average Importance Sampling and Defensive Mixture Distributions (Hesterberg, 1995),
     | https://doi.org/10.1080/00401706.1995.10484303 (the tenth)

@@ -108,7 +108,7 @@ def smc(
         resampling: "systematic" (the default), "stratified", "residual" or "multinomial".
         ess_threshold: a population is resampled before a step if its effective sample size is below this share of
             its particles: 0 never does (importance sampling), 1 always does. By default 0.5, or half-way from the share
-            to 1 where `tempering` is one, which keeps the size at that share or above.
+            to 1 where `tempering` is one, which aims at that share.
         times: a grid from 0 to 1 in place of the uniform one of `steps`.
         batch, cond, generator, chunk, reward_chunk, accelerator, progress, callback: as in :func:`~align.best_of_n`.
 
@@ -257,8 +257,8 @@ def _check_used(ess_threshold: float, proposal: str | None, potential: str, temp
         raise ValueError(f"{name}: got {came!r} with ess_threshold=0, which never resamples; leave one out")
     if isinstance(tempering, float) and 0 < ess_threshold <= tempering:
         raise ValueError(
-            f"ess_threshold: got {ess_threshold:g} with tempering={tempering:g}, which keeps the effective particles at "
-            "that share, so that none would be resampled; expected a larger threshold"
+            f"ess_threshold: got {ess_threshold:g} with tempering={tempering:g}, which aims at that share of "
+            "effective particles, so that few would be resampled; expected a larger threshold"
         )
 
 

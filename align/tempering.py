@@ -10,8 +10,8 @@ estimate, :math:`\hat V^\beta` is kept with its particle and cancels from the pr
 :math:`\beta` may be chosen at every step from the particles as they stand: the evidence stays unbiased.
 
 References:
-    | Adaptive Markov chain Monte Carlo sampling in Bayesian inference (Jasra et al., 2011; the ESS rule),
-    | https://doi.org/10.1111/j.1467-9469.2010.00723.x
+    | Inference for Levy-Driven Stochastic Volatility Models via Adaptive Sequential Monte Carlo (Jasra et al., 2011),
+    | https://doi.org/10.1111/j.1467-9469.2010.00723.x (the ESS rule)
     | Test-time Alignment of Diffusion Models without Reward Over-optimization (DAS; Kim et al., 2025),
     | https://arxiv.org/abs/2501.05803
 """

@@ -78,7 +78,8 @@ def value_plot(figures: dict[str, Any], titles: dict[str, str]) -> Figure:
         row[0].set_ylabel("RMSE of the value", fontsize=9.5)
     for axes in panels[-1]:
         axes.set_xlabel("network calls an estimate", fontsize=9.5)
-    panels[0, -1].legend(frameon=False, fontsize=8, ncols=2)
+    handles, names = panels[0, -1].get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, fontsize=8.5, ncols=len(names), loc="outside lower center")
     return figure
 
 

@@ -74,5 +74,6 @@ def write_report(report: dict[str, Any], drawn: dict[str, bytes], out: Path) -> 
 
 def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DOTS, facecolor="white")
+    # tight: labels beside pictures of equal sides are left out of the layout's account
+    figure.savefig(file, format="png", dpi=DOTS, facecolor="white", bbox_inches="tight", pad_inches=0.06)
     return file.getvalue()
