@@ -45,6 +45,8 @@ def train_flow(
     *,
     steps: int = 1200,
     labels: Tensor | None = None,
+    label_dropout: float = 0.0,
+    flip: bool = False,
     interpolant: Interpolant | None = None,
     prediction: str = "velocity",
     out: str | Path | None = None,
@@ -61,6 +63,9 @@ def train_flow(
         net: the network, trained in place; a perceptron in the data's whitened coordinates by default.
         steps: optimiser steps.
         labels: class labels `(N,)` to go with a tensor, for a network with classes.
+        label_dropout: probability of leaving a label out, so that the network learns the unconditional law as well and
+            can be guided.
+        flip: whether to mirror images left to right at random.
         interpolant: the path, linear by default.
         prediction: what the network gives: "velocity", "denoiser" or "noise".
         out: a file to save the model to; metrics and an interrupted run's state stand beside it.
@@ -74,7 +79,7 @@ def train_flow(
         ValueError: data, labels or settings that do not fit.
     """
     plan = Schedule(steps=steps, **schedule)
-    batches = Batches(data, labels, conditional=_takes_labels(net))
+    batches = Batches(data, labels, _classes_of(net), label_dropout=label_dropout, flip=flip)
     if net is None:
         net = _network_for(batches, interpolant, plan.seed)
     flow = Flow(net, interpolant, batches.event_shape, prediction)
@@ -112,7 +117,8 @@ def distill(
         off_diagonal: share of a batch that goes to it, half by default, or nine tenths for trajectories; the rest goes
             to the diagonal.
         from_zero: share of the former that starts at s = 0.
-        steps, labels, training: as in :func:`train_flow`, but for a learning rate of 2e-3.
+        steps, labels, training: as in :func:`train_flow` (`label_dropout`, `flip`, `out` and the like among them), but
+            for a learning rate of 2e-3.
 
     Raises:
         ValueError: a teacher, data, or settings that do not fit.
@@ -156,6 +162,8 @@ def _distil(
     steps: int,
     description: str,
     *,
+    label_dropout: float = 0.0,
+    flip: bool = False,
     out: str | Path | None = None,
     metadata: dict | None = None,
     accelerator: Accelerator | None = None,
@@ -171,7 +179,7 @@ def _distil(
             )
         data = source
     model = make(plan.seed)
-    batches = Batches(data, labels, conditional=_takes_labels(model.net))
+    batches = Batches(data, labels, _classes_of(model.net), label_dropout=label_dropout, flip=flip)
     _check_fit(model, batches)
     model.metadata = {**source.metadata, **(metadata or {}), "steps": steps, "seed": plan.seed}
     wanted = {p: p.requires_grad for p in source.parameters()}
@@ -216,9 +224,10 @@ def _network_for(
         return Whitened(inner, batches.event_shape, interpolant, batches.draw(4096, generator)[0])
 
 
-def _takes_labels(net: Any) -> bool:
-    """Whether the network, or one inside it, was made with classes."""
-    return isinstance(net, nn.Module) and any(getattr(part, "classes", 0) for part in net.modules())
+def _classes_of(net: Any) -> int:
+    """How many classes the network, or one inside it, was made with; 0 without any."""
+    parts = net.modules() if isinstance(net, nn.Module) else ()
+    return max((classes for part in parts if isinstance(classes := getattr(part, "classes", 0), int)), default=0)
 
 
 def _check_fit(model: Model, batches: Batches) -> None:

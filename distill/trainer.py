@@ -128,7 +128,7 @@ def train(
     average = AveragedModel(model, multi_avg_fn=_ema(schedule.ema))
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     step_module, optimizer = accelerator.prepare(step_module, optimizer)
-    settings = {**asdict(schedule), "objective": objective.settings}
+    settings = {**asdict(schedule), "objective": objective.settings, "data": batches.settings}
     state = None if out is None else _StateFile(Path(f"{out}.state"), model, average, optimizer, settings)
     first = state.load() if state and resume else 0
     metrics = _Metrics(None if out is None else Path(f"{out}.metrics.jsonl"), first, accelerator.is_main_process)
