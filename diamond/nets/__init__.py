@@ -1,4 +1,4 @@
-"""Networks for vectors and small images.
+"""Networks for vectors, images and latents.
 
 All share one call: `net(x, t, cond=None, states=(), times=())` with states `(B, *event)`, times `(B,)` and labels
 `(B,)`, giving `(B, *event)`. The further states and times are what turns the network of a flow into that of a map.
@@ -13,12 +13,15 @@ from torch import nn
 
 from .mlp import ResidualMLP
 from .network import Network
+from .preconditioned import Preconditioned
 from .transformer import Transformer
+from .unet import UNet
 from .whitened import Whitened
 
-__all__ = ["Network", "ResidualMLP", "Transformer", "Whitened", "describe", "grow", "make"]
+__all__ = ["Network", "Preconditioned", "ResidualMLP", "Transformer", "UNet", "Whitened", "describe", "grow", "make"]
 
-NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in (ResidualMLP, Transformer, Whitened)}
+KINDS = (Preconditioned, ResidualMLP, Transformer, UNet, Whitened)
+NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in KINDS}
 
 
 def describe(net: Any) -> dict[str, Any]:
@@ -56,8 +59,9 @@ def grow(net: Any, states: int, times: int) -> Network:
         ValueError: `net` is not a network of this package, or has further states or times already.
     """
     _check_known(net)
-    if isinstance(net, Whitened):
-        grown: Network = Whitened(grow(net.net, states, times), net.event_shape, net.interpolant)
+    if isinstance(net, (Preconditioned, Whitened)):
+        inner = {"net": grow(net.net, states, times), "interpolant": net.interpolant}
+        grown: Network = type(net)(**{**net.config, **inner})
     elif net.config["states"] or net.config["times"]:
         raise ValueError("net: got a network with further states or times already, expected the network of a flow")
     else:

@@ -8,7 +8,7 @@ import torch
 
 from diamond.interpolant import Cosine, Linear
 from diamond.mixture import GaussianMixtureFlow
-from diamond.nets import ResidualMLP, Transformer, Whitened, describe, grow, make
+from diamond.nets import Preconditioned, ResidualMLP, Transformer, UNet, Whitened, describe, grow, make
 from diamond.nets.embedding import time_features
 
 ROWS = 5
@@ -29,7 +29,19 @@ def whitened(classes=0, states=0, times=0):
     return Whitened(inner, (2, 2, 4), data=data)
 
 
-FLOWS = {"ResidualMLP": perceptron, "Transformer": transformer, "Whitened": whitened}
+def unet(classes=0, states=0, times=0):
+    inputs = {"classes": classes, "states": states, "times": times}
+    return UNet((2, 2, 4), width=8, multipliers=(1, 2), attention=1, embedding=8, **inputs)
+
+
+def preconditioned(classes=0, states=0, times=0):
+    return Preconditioned(unet(classes, states, times), std=0.6, mean=-0.3)
+
+
+FLOWS = {
+    "ResidualMLP": perceptron, "Transformer": transformer, "UNet": unet, "Whitened": whitened,
+    "Preconditioned": preconditioned,
+}  # fmt: skip
 MAPS = FLOWS
 
 
@@ -154,18 +166,17 @@ def test_backward_derivatives_pass_through_forward_ones(make_map):
     """A Lagrangian loss differentiates the map in its time, then the loss in the weights."""
     net = awake(make_map(states=1, times=3))
     x, t, (state, _), (s, r, outer) = inputs()
-    inner = net.net if isinstance(net, Whitened) else net
-    weights = inner.leave.weight
+    weights = getattr(net, "net", net).leave.weight
 
     def loss():
         return torch.func.jvp(lambda r: net(x, t, None, (state,), (s, r, outer)), (r,), (torch.ones_like(r),))[1].sum()
 
-    slope = torch.autograd.grad(loss(), weights)[0][0, 0]
+    slope = torch.autograd.grad(loss(), weights)[0].flatten()[0]
     step = 1e-6
     with torch.no_grad():
-        weights[0, 0] += step
+        weights.view(-1)[0] += step
         ahead = loss()
-        weights[0, 0] -= 2 * step
+        weights.view(-1)[0] -= 2 * step
         behind = loss()
     torch.testing.assert_close(slope, (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-7)
 
@@ -187,8 +198,8 @@ def test_a_network_is_made_again_from_its_description(make_map):
 
 
 def test_an_unknown_network_is_refused():
-    with pytest.raises(ValueError, match="^net: got 'UNet', expected one of .*ResidualMLP, Transformer"):
-        make({"name": "UNet", "config": {}})
+    with pytest.raises(ValueError, match="^net: got 'Unet', expected one of .*ResidualMLP, Transformer"):
+        make({"name": "Unet", "config": {}})
     with pytest.raises(ValueError, match="^net: got Linear, expected one of .*ResidualMLP, Transformer"):
         describe(torch.nn.Linear(2, 2))
 
@@ -261,7 +272,7 @@ def test_a_wrong_number_of_states_is_refused(make_flow, given, taken):
         make_flow(states=taken)(x, t, None, given * (x,))
 
 
-@pytest.mark.parametrize("kind", [perceptron, transformer])
+@pytest.mark.parametrize("kind", [perceptron, transformer, unet])
 def test_states_are_passed_on_in_their_order_and_place(kind):
     """With nothing but the direct path at work the output is what its gains make of the states."""
     net = kind(states=2).double()
@@ -273,7 +284,7 @@ def test_states_are_passed_on_in_their_order_and_place(kind):
 
 def test_networks_start_at_zero():
     x, t, _, _ = inputs(torch.float32)
-    for kind in (perceptron, transformer):
+    for kind in (perceptron, transformer, unet):
         assert (kind()(x, t) == 0).all()
 
 
@@ -358,3 +369,55 @@ def test_whitened_network_sees_states_in_its_own_basis(seeded):
     for state, rotated in zip((one, other), states, strict=True):
         torch.testing.assert_close(rotated @ net.basis.T, state[..., 0], rtol=0, atol=1e-5)
     assert times[0] is r
+
+
+# ---------------------------------------------------------------- preconditioned
+
+
+def scalar_flow(path, inner=None):
+    inner = inner or ResidualMLP((2, 3), width=8, depth=1)
+    return Preconditioned(inner, std=0.4, mean=-0.7, interpolant=path).double()
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.8, 1.0])
+def test_preconditioned_network_of_zeros_is_the_exact_flow_of_a_gaussian(path, t, seeded):
+    means, covariances = torch.full((1, 6), -0.7).double(), torch.full((1,), 0.16).double()
+    model = GaussianMixtureFlow(torch.ones(1).double(), means, covariances, path)
+    x = torch.randn(4, 6, dtype=torch.float64, generator=seeded())
+    found = scalar_flow(path)(x.reshape(-1, 2, 3), torch.full((4,), t).double()).flatten(1)
+    torch.testing.assert_close(found, model.velocity(x, t), rtol=1e-6, atol=1e-6)
+
+
+def test_preconditioned_correction_moves_the_denoiser_by_posterior_deviations(path, sown, seeded):
+    net = scalar_flow(path)
+    x = torch.randn(4, 2, 3, dtype=torch.float64, generator=seeded())
+    t = torch.tensor([0.1, 0.4, 0.7, 0.95], dtype=torch.float64)
+    plain = path.denoiser_from_velocity(x, t, net(x, t))
+    awake(net)
+    alpha, sigma = path.alpha(t)[:, None, None], path.sigma(t)[:, None, None]
+    total = alpha**2 * 0.16 + sigma**2
+    correction = sigma * 0.4 / total.sqrt() * net.net((x + alpha * 0.7) / total.sqrt(), t)
+    torch.testing.assert_close(path.denoiser_from_velocity(x, t, net(x, t)), plain + correction, rtol=0, atol=1e-9)
+
+
+def test_preconditioned_network_passes_states_times_and_labels_as_they_are(seeded):
+    seen = []
+
+    class Spy(torch.nn.Module):
+        event_shape = (3,)
+
+        def forward(self, x, t, cond, states, times):
+            seen.extend([t, cond, *states, *times])
+            return x
+
+    x, one, other = torch.randn(3, 4, 3, dtype=torch.float64, generator=seeded())
+    t, r = torch.rand(2, 4, dtype=torch.float64, generator=seeded(1))
+    cond = torch.arange(4)
+    Preconditioned(Spy(), std=1.0)(x, t, cond, (one, other), (r,))
+    assert all(found is given for found, given in zip(seen, (t, cond, one, other, r), strict=True))
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, math.inf, math.nan])
+def test_a_standard_deviation_that_is_none_is_refused(std):
+    with pytest.raises(ValueError, match=f"^std: got {std}, expected a finite number above 0"):
+        Preconditioned(perceptron(), std=std)
