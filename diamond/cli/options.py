@@ -18,13 +18,13 @@ Resume = Annotated[
 ]
 Root = Annotated[
     Path | None,
-    typer.Option(help="Folder of mnist and fashion-mnist, downloaded if missing.", show_default="data"),
+    typer.Option(help="Folder of mnist, fashion-mnist and cifar10, downloaded if missing.", show_default="data"),
 ]
 DataName = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Data set: digits, mnist, fashion-mnist, or a .npz file.",
+        help="Data set: digits, mnist, fashion-mnist, cifar10, a .npz file, or a folder of images.",
         show_default="what the model's file names",
     ),
 ]

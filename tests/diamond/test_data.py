@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from diamond.data import load_data
+from diamond.data import SPLITS, Data, load_data
 
 
 def test_digits_are_all_of_them_split_once_for_all():
@@ -68,7 +68,25 @@ WRONG = {
     "hollow": ({"images": np.zeros((4, 0, 3))}, "shape (4, 0, 3)"),
     "whole": ({"images": np.zeros((4, 3, 3), dtype=np.int64)}, "dtype int64, expected uint8"),
     "range": ({"images": np.full((4, 3, 3), 7.0)}, "entries from 7 to 7"),
-    "nan": ({"images": np.full((4, 3, 3), np.nan)}, "entries from nan"),
+    "nan": ({"images": np.full((4, 3, 3), np.nan)}, "NaN or infinite entries in 4 of 4 images, the first"),
+    "one nan": ({"images": np.eye(3)[[[0, 1]] * 2] / [[[1, 1, 1]], [[1, 1, np.nan]]]}, "in 1 of 2 images"),
+    "inf": ({"images": np.full((4, 3, 3), np.inf)}, "NaN or infinite entries"),
+    "channels last": ({"images": np.zeros((4, 9, 9, 3))}, "expected the channels first, (N, C, H, W)"),
+    "identities": ({"images": np.zeros((4, 3, 3)), "labels": np.arange(4) * 9999}, "labels from 0 to 29997, expected"),
+    "beyond": (
+        {"images": np.zeros((4, 3, 3)), "labels": np.arange(4), "class_names": np.array(["a", "b", "c"])},
+        "labels from 0 to 3, expected whole numbers from 0 to 2",
+    ),
+    "names": ({"images": np.zeros((4, 3, 3)), "class_names": np.arange(3)}, "expected (K,) strings"),
+    "half": ({"train_images": np.zeros((4, 3, 3))}, "expected an array 'test_images'"),
+    "unlike": (
+        {"train_images": np.zeros((4, 3, 3)), "test_images": np.zeros((4, 3, 4))},
+        "expected two parts of one kind",
+    ),
+    "unlabelled": (
+        {"train_images": np.zeros((4, 3, 3)), "test_images": np.zeros((4, 3, 3)), "train_labels": np.arange(4)},
+        "expected those of both or of none",
+    ),
     "pickled": ({"images": np.array([None, {}], dtype=object)}, "no readable .npz file of plain arrays"),
     "count": ({"images": np.zeros((4, 3, 3)), "labels": np.zeros(3, dtype=int)}, "expected (4,) whole numbers"),
     "fraction": ({"images": np.zeros((4, 3, 3)), "labels": np.zeros(4)}, "expected (4,) whole numbers"),
@@ -103,12 +121,69 @@ def test_a_truncated_file_and_a_bare_array_are_refused(tmp_path):
 
 
 def test_unknown_names_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="expected one of digits, mnist, fashion-mnist, or a path that ends in .npz"):
+    with pytest.raises(ValueError, match="expected one of digits, mnist, fashion-mnist, cifar10, a path that ends in"):
         load_data("cifar")
     with pytest.raises(ValueError, match="split: got 'test', expected one of train, held-out"):
         load_data("digits", split="test")
     with pytest.raises(FileNotFoundError, match="there is no file"):
         load_data(tmp_path / "nowhere.npz")
+
+
+def test_numbers_that_start_at_0_are_taken_as_they_are_with_a_warning(tmp_path):
+    images = np.linspace(0, 1, 40 * 9).reshape(40, 3, 3)
+    np.savez(tmp_path / "a.npz", images=images)
+    with pytest.warns(UserWarning, match="entries from 0 to 1, taken as they are") as caught:
+        part = load_data(tmp_path / "a.npz")
+    assert caught[0].filename == __file__  # it points at the user's line
+    assert float(part.images.min()) >= 0 and part.images.shape == (36, 1, 3, 3)
+
+
+def test_classes_are_those_of_the_whole_whatever_a_part_holds(tmp_path):
+    labels = np.zeros(40, dtype=int)
+    labels[-1] = 5  # in one part only
+    np.savez(tmp_path / "a.npz", images=np.zeros((40, 3, 3)), labels=labels)
+    train, held_out = (load_data(tmp_path / "a.npz", split=split) for split in SPLITS)
+    assert (train.labels.max() == 5) != (held_out.labels.max() == 5)
+    assert train.classes == held_out.classes == 6 and train.class_names == held_out.class_names == tuple("012345")
+    np.savez(tmp_path / "b.npz", images=np.zeros((40, 3, 3)), labels=labels, class_names=np.array(list("abcdefg")))
+    assert load_data(tmp_path / "b.npz", split="held-out").class_names == tuple("abcdefg")
+    assert load_data(tmp_path / "b.npz").classes == 7
+
+
+def test_a_file_with_a_split_of_its_own(tmp_path):
+    arrays = {"train_images": np.zeros((6, 3, 4, 4)), "test_images": np.zeros((4, 3, 4, 4)) - 1}
+    np.savez(tmp_path / "a.npz", **arrays, train_labels=np.arange(6), test_labels=np.arange(4))
+    train, held_out = (load_data(tmp_path / "a.npz", split=split) for split in SPLITS)
+    assert train.images.shape == (6, 3, 4, 4) and held_out.images.shape == (4, 3, 4, 4)
+    assert train.labels.tolist() == [0, 1, 2, 3, 4, 5] and held_out.labels.tolist() == [0, 1, 2, 3]
+    assert bool((held_out.images == -1).all()) and train.classes == held_out.classes == 6
+
+
+def test_a_part_refuses_labels_that_do_not_fit():
+    images = torch.zeros(3, 1, 2, 2)
+    with pytest.raises(ValueError, match=r"labels: mine has \(2,\) of them, expected \(3,\)"):
+        Data(images, torch.zeros(2, dtype=torch.long), "mine")
+    for labels in ([0, 1, 2], [-1, 0, 0]):
+        with pytest.raises(
+            ValueError, match=f"labels from {min(labels)} to {max(labels)}, expected classes from 0 to 1"
+        ):
+            Data(images, torch.tensor(labels), "mine", ("a", "b"))
+    assert Data(images, torch.tensor([0, 1, 4]), "mine").classes == 5
+
+
+def test_images_of_another_size(tmp_path):
+    assert load_data("digits", size=4).images.shape == (1500, 1, 4, 4)
+    np.savez(tmp_path / "ramp.npz", images=np.linspace(-1, 1, 8).repeat(16).reshape(8, 2, 8).transpose(1, 2, 0))
+    part = load_data(tmp_path / "ramp.npz", size=4)
+    means = torch.linspace(-1, 1, 8).reshape(4, 2).mean(1)[1:3]  # of pairs of pixels, away from the border
+    assert torch.allclose(part.images[0, 0, :, 1:3], means.expand(4, 2), atol=1e-6)
+    images = np.full((10, 3, 8), -1.0)
+    images[:, :, 2:5] = np.linspace(-1, 1, 9).reshape(3, 3)  # the centre, rounded as torchvision does
+    np.savez(tmp_path / "a.npz", images=images)
+    square = load_data(tmp_path / "a.npz", size=3).images
+    assert torch.allclose(square, torch.linspace(-1, 1, 9).reshape(3, 3).expand(9, 1, 3, 3))
+    with pytest.raises(ValueError, match="size: got 0, expected a whole number of at least 1"):
+        load_data("digits", size=0)
 
 
 def write_idx(path, array):
@@ -152,3 +227,35 @@ def test_missing_files_are_fetched(tmp_path, monkeypatch):
     assert load_data("mnist", root=tmp_path / "root").images.shape == (6, 1, 28, 28)
     monkeypatch.setattr(mnist, "download_and_extract_archive", None)  # what is there is not fetched again
     assert load_data("mnist", split="held-out", root=tmp_path / "root").images.shape == (4, 1, 28, 28)
+
+
+def colours(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
+
+
+def test_cifar10_from_a_staged_file(tmp_path):
+    train, test = colours(12), colours(5, seed=1)
+    names = np.array(["airplane", "automobile", "bird", *"defghij"])
+    labels = {"train_labels": np.arange(12, dtype=np.uint8) % 10, "test_labels": np.arange(5, dtype=np.uint8)}
+    np.savez(tmp_path / "cifar10.npz", train_images=train, test_images=test, class_names=names, **labels)
+    for split, images in (("train", train), ("held-out", test)):
+        part = load_data("cifar10", split=split, root=tmp_path)
+        assert torch.equal(part.images, torch.from_numpy(images).float() / 127.5 - 1)
+        assert part.name == "cifar10" and part.classes == 10 and part.class_names[:3] == tuple(names[:3])
+        assert part.labels.tolist() == [i % 10 for i in range(len(images))]
+
+
+def test_cifar10_as_torchvision_gives_it(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    class Downloaded:
+        classes = [*"abcdefghij"]
+
+        def __init__(self, root, train, download):
+            self.data = np.ascontiguousarray(colours(4, seed=int(train)).transpose(0, 2, 3, 1))
+            self.targets = [3, 1, 4, 1]
+
+    monkeypatch.setattr(datasets, "CIFAR10", Downloaded)
+    part = load_data("cifar10", root=tmp_path)
+    assert torch.equal(part.images, torch.from_numpy(colours(4, seed=1)).float() / 127.5 - 1)
+    assert part.labels.tolist() == [3, 1, 4, 1] and part.class_names == tuple("abcdefghij")
