@@ -36,7 +36,7 @@ CASES = {
     "train --steps 0": "steps: got 0",
     "train --batch -1": "batch: got -1",
     "train --learning-rate nan": "learning_rate",
-    "train --data cifar": "expected one of digits, mnist, fashion-mnist, or a path that ends in .npz",
+    "train --data cifar": "expected one of digits, mnist, fashion-mnist, cifar10, a path that ends in .npz",
     "train --data nowhere.npz": "there is no file nowhere.npz",
     "train --data junk.npz": "junk.npz",
     "train --data other.npz": "holds pictures, expected an array 'images'",
