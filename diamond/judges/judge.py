@@ -19,8 +19,8 @@ import torch
 
 from torch import Tensor, nn
 
-from diamond.checkpoint import read_tensors, write_tensors
-from diamond.validation import check_positive, check_state
+from ..checkpoint import read_tensors, write_tensors
+from ..validation import check_positive, check_state
 
 __all__ = ["Judge", "read_judge"]
 

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from diamond.data import Data
-from diamond.randomness import normal, uniform
-from diamond.validation import check_positive
-
+from ..data import Data
+from ..randomness import normal, uniform
+from ..validation import check_positive
 from .judge import Judge
 
 __all__ = ["accuracy", "train_judge"]

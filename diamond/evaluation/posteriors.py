@@ -1,0 +1,127 @@
+r"""Posterior draws against those of a reference, from the same states and the same noises.
+
+The reference is the teacher's GLASS flow with many inner steps, or an exact posterior. A sampler's distance to it is
+the energy distance, a mean over states: sharp, because draws `i` of both start from the same noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from torch import Tensor
+
+from ..diamond_map import DiamondMap
+from ..glass import GlassFlow
+from ..model import Model
+from ..randomness import Generator, normal
+from .energy import energy_distance
+
+__all__ = ["Reference", "distances_to", "draw_references", "equivalent_steps", "glass_distances"]
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Posterior draws taken for the truth.
+
+    Attributes:
+        t: the outer time.
+        x_t: states `(B, *event)` at `t`.
+        noise: what the draws started from, `(n, B, *event)`; that of an exact posterior is left to other samplers.
+        draws: `(n, B, *event)`.
+    """
+
+    t: float
+    x_t: Tensor
+    noise: Tensor
+    draws: Tensor
+
+
+@torch.no_grad()
+def draw_references(
+    teacher: Model,
+    z: Tensor,
+    times: Iterable[float],
+    *,
+    draws: int = 256,
+    reference_steps: int = 128,
+    exact: bool = False,
+    generator: Generator = None,
+) -> list[Reference]:
+    """References at each of `times`.
+
+    Arguments:
+        teacher: the flow.
+        z: data `(B, *event)`, noised to each of `times`.
+        times: outer times.
+        draws: posterior draws a state.
+        reference_steps: inner steps of the GLASS flow taken for the truth.
+        exact: take the teacher's own `posterior` for the truth (an exact mixture).
+        generator: of the noises.
+    """
+    sampler: Any = teacher if exact else GlassFlow(teacher, reference_steps)
+    references = []
+    for t in times:
+        noise = normal(z.shape, generator, device=z.device, dtype=z.dtype)
+        x_t = teacher.interpolant.interpolate(z, noise, torch.full((len(z),), t, device=z.device, dtype=z.dtype))
+        start = normal((draws, *z.shape), generator, batch_axis=1, device=z.device, dtype=z.dtype)
+        shared = {} if exact else {"noise": start}
+        references.append(Reference(t, x_t, start, sampler.posterior(x_t, t, draws, generator=generator, **shared)))
+    return references
+
+
+@torch.no_grad()
+def distances_to(references: Sequence[Reference], sampler: Any) -> Tensor:
+    """Energy distances `(T, B)` of `sampler` to T references, its draws made from their noises."""
+    return torch.stack(
+        [energy_distance(sampler.posterior(r.x_t, r.t, len(r.noise), noise=r.noise), r.draws) for r in references]
+    )
+
+
+def glass_distances(
+    model: DiamondMap,
+    teacher: Model,
+    z: Tensor,
+    times: Iterable[float],
+    *,
+    draws: int = 256,
+    steps: Sequence[int] = (1, 2, 4, 8, 16, 32),
+    reference_steps: int = 128,
+    exact: bool = False,
+    generator: Generator = None,
+) -> dict[str, Tensor]:
+    """Energy distances to the true posterior, of one-call draws of `model` and of the teacher's GLASS flow.
+
+    Arguments:
+        model: the map.
+        teacher: the flow that it was distilled from.
+        z: data `(B, *event)`, noised to each of `times`.
+        times: outer times.
+        draws: posterior draws a state; all samplers start from the same noises.
+        steps: numbers of inner steps to try.
+        reference_steps: inner steps of the GLASS flow taken for the truth.
+        exact: take the teacher's own `posterior` for the truth (an exact mixture).
+        generator: of the noises.
+
+    Returns:
+        "map" `(T, B)`, "glass" `(len(steps), T, B)`.
+    """
+    references = draw_references(
+        teacher, z, times, draws=draws, reference_steps=reference_steps, exact=exact, generator=generator
+    )
+    glass = [distances_to(references, GlassFlow(teacher, k)) for k in steps]
+    return {"map": distances_to(references, model), "glass": torch.stack(glass)}
+
+
+def equivalent_steps(distance: float, steps: Sequence[int], distances: Sequence[float]) -> float:
+    """The number of GLASS steps at which `distances`, falling in `steps`, would reach `distance`: by interpolation of
+    both logarithms, and no further than the first and last of `steps`."""
+    logs = np.log(np.maximum(np.asarray(distances, dtype=float), 1e-12))
+    order = np.argsort(logs)
+    return float(
+        np.exp(np.interp(np.log(max(distance, 1e-12)), logs[order], np.log(np.asarray(steps, dtype=float))[order]))
+    )
