@@ -1,0 +1,89 @@
+r"""Classifier-free guidance: one network's velocity with a label, pushed away from its velocity without.
+
+A network trained with labels that are left out now and then knows both the law of a class and that of all the data. With
+a scale :math:`w` guidance follows
+
+.. math:: u^w_t(x \mid c) = u_t(x) + w \, (u_t(x \mid c) - u_t(x)),
+
+1 being the class itself and more sharpening it. Denoiser, score and noise are affine in the velocity, so each is
+guided by the same formula, and the three faces stay consistent. For :math:`w \ne 0, 1` no law of the data has this
+velocity at every time: GLASS draws and maps of a guided flow are those of its denoiser.
+
+At early times guidance costs variety, and at late times it does little; hence it may be limited to an interval.
+
+References:
+    | Classifier-Free Diffusion Guidance (Ho & Salimans, 2022), https://arxiv.org/abs/2207.12598
+    | Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models (Kynkaanniemi
+    | et al., 2024), https://arxiv.org/abs/2404.07724
+"""
+
+from __future__ import annotations
+
+import math
+
+from typing import Any
+
+import torch
+
+from torch import Tensor, nn
+
+from .flow import Flow
+from .validation import check_positive
+
+__all__ = ["ClassifierFree"]
+
+
+class ClassifierFree(Flow):
+    """A flow with classifier-free guidance. Without labels (`cond=None`) it is the flow itself.
+
+    A sample costs two evaluations of the network, both in one call; one outside `interval`, at scales 0 and 1, and
+    without labels. The network is shared with `flow`; evaluations are counted here.
+
+    Arguments:
+        flow: a flow whose network takes class labels.
+        scale: the guidance scale: 0 without the label, 1 with it, more to sharpen the class.
+        interval: the times `(first, last)` at which to guide, always by default; elsewhere the scale is 1.
+        no_label: the label that stands for none; the network's `classes` where that exists.
+
+    Raises:
+        ValueError: not a flow, a scale that is not finite, an interval that is none, or no label for "no label".
+    """
+
+    def __init__(
+        self, flow: Flow, scale: float = 2.0, interval: tuple[float, float] | None = None, no_label: int | None = None
+    ) -> None:
+        if not isinstance(flow, Flow) or isinstance(flow, ClassifierFree):
+            raise ValueError(f"flow: got a {type(flow).__name__}, expected a Flow without guidance")
+        if not math.isfinite(scale):
+            raise ValueError(f"scale: got {scale}, expected a finite number")
+        first, last = (0.0, 1.0) if interval is None else interval
+        if not 0 <= first <= last <= 1:
+            raise ValueError(f"interval: got {interval}, expected two times in [0, 1], in order")
+        super().__init__(flow.net, flow.interpolant, flow.event_shape, flow.prediction)
+        self.scale, self.interval = float(scale), (float(first), float(last))
+        self.no_label = _label_for_none(flow.net) if no_label is None else check_positive("no_label", no_label, 0)
+        self.metadata = flow.metadata
+
+    def _network(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        if cond is None or self.scale == 1:
+            return super()._network(x, t, cond)
+        if not isinstance(cond, Tensor) or cond.shape != t.shape or cond.is_floating_point():
+            came = f"{cond.dtype} {tuple(cond.shape)}" if isinstance(cond, Tensor) else type(cond).__name__
+            raise ValueError(f"cond: got {came}, expected class labels ({len(x)},), whole numbers")
+        first, last = self.interval
+        guided = (first <= t) & (t <= last)
+        if self.scale == 0:
+            return super()._network(x, t, torch.where(guided, self.no_label, cond))
+        rows = guided.nonzero()[:, 0]
+        none = torch.full_like(rows, self.no_label, dtype=cond.dtype)
+        both = super()._network(torch.cat([x, x[rows]]), torch.cat([t, t[rows]]), torch.cat([cond, none]))
+        labelled, unlabelled = both.split([len(x), len(rows)])
+        return labelled.index_add(0, rows, (self.scale - 1) * (labelled[rows] - unlabelled))
+
+
+def _label_for_none(net: Any) -> int:
+    """The number of classes of the network, or of one inside it."""
+    for part in net.modules() if isinstance(net, nn.Module) else [net]:
+        if isinstance(classes := getattr(part, "classes", None), int) and classes > 0:
+            return classes
+    raise ValueError("no_label: got None, but the network tells no number of classes; expected the label of none")
