@@ -55,14 +55,14 @@ def check_draws(mc: int, antithetic: bool) -> None:
 def posterior_blocks(
     model: PosteriorSampler,
     x_t: Tensor,
-    t: Tensor,
+    t: Tensor | float,
     mc: int,
     cond: Any,
     generator: Generator,
     chunk: int | None,
     antithetic: bool = False,
 ) -> Iterator[Block]:
-    """Blocks with `n * b <= chunk` until each of the `(B, *event)` rows has had `mc` draws. The noise is the same for
+    """Blocks with `n * b <= chunk` until each of the `(B, *event)` rows, at times `(B,)` or one, has had `mc` draws. The noise is the same for
     every `chunk`. A model that has `weighted_posterior` is asked for that, and gets fewer rows if its network needs
     `rows_per_draw` of them for a draw.
 
@@ -84,10 +84,11 @@ def posterior_blocks(
             noise, n = whole.part(part, draws), draws.stop - draws.start
             x = x_t[part].detach().requires_grad_(torch.is_grad_enabled())
             place = slice(first + draws.start, first + draws.stop)
-            yield Block(part, place, x, *_draw(model, x, t[part], n, slice_cond(cond, part), noise))
+            times = t[part] if isinstance(t, Tensor) else t
+            yield Block(part, place, x, *_draw(model, x, times, n, slice_cond(cond, part), noise))
 
 
-def _draw(model: Any, x: Tensor, t: Tensor, n: int, cond: Any, generator: Any) -> tuple[Tensor, Tensor | None]:
+def _draw(model: Any, x: Tensor, t: Tensor | float, n: int, cond: Any, generator: Any) -> tuple[Tensor, Tensor | None]:
     if hasattr(model, "weighted_posterior"):
         return model.weighted_posterior(x, t, n, cond=cond, generator=generator)
     return model.posterior(x, t, n, cond=cond, generator=generator), None

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from diamond.model import PosteriorSampler, map_cond, repeat_cond, slice_cond
 from diamond.randomness import SlicedNoise, fresh_generator
-from diamond.validation import as_times, check_positive
+from diamond.validation import check_positive
 
 from .account import Account
 from .alignment import Alignment, Step
@@ -152,7 +152,7 @@ class Population:
 
     def blocks(self, x: Tensor, t: float, mc: int, antithetic: bool = False) -> Iterator[Block]:
         """`mc` posterior draws of each row, in blocks: see :func:`align.draws.posterior_blocks`."""
-        return posterior_blocks(self.model, x, as_times(t, x), mc, self.cond, self.generator, self.chunk, antithetic)
+        return posterior_blocks(self.model, x, t, mc, self.cond, self.generator, self.chunk, antithetic)
 
     def denoise(self, x: Tensor, t: float) -> Tensor:
         """The posterior mean at each row, `(batch * size, *event)`."""
@@ -212,7 +212,7 @@ class Population:
         self, callback: Callable[[Step], None] | None, k: int, t: float, x: Tensor, log_w: Tensor, size: Tensor
     ) -> None:
         """Tells the callback where the algorithm stands at the end of a step, and remembers it for a reward that fails."""
-        self.scorer.step = Step(k, t, x.unflatten(0, self.shape), log_w.clone(), size)
+        self.scorer.step = Step(k, t, x.unflatten(0, self.shape), log_w, size)
         if callback is not None:
             callback(self.scorer.step)
 

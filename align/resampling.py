@@ -11,6 +11,8 @@ References:
 
 from __future__ import annotations
 
+import math
+
 from collections.abc import Callable
 
 import torch
@@ -25,7 +27,7 @@ __all__ = ["SCHEMES", "ess", "log_mean_exp", "multinomial", "pass_over", "residu
 
 def log_mean_exp(x: Tensor, dim: int = -1) -> Tensor:
     """`log(mean(exp(x)))` along `dim`; -inf where all entries are."""
-    return torch.logsumexp(x, dim) - torch.tensor(float(x.shape[dim]), dtype=x.dtype, device=x.device).log()
+    return torch.logsumexp(x, dim) - math.log(x.shape[dim])
 
 
 def ess(log_weights: Tensor) -> Tensor:

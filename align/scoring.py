@@ -77,7 +77,7 @@ class Scorer:
         for start in range(0, len(z), size):
             rows = slice(start, min(start + size, len(z)))
             # a copy, so that a reward that works in place changes nothing but its own
-            sample = z[rows].clone()
+            sample = (z if size >= len(z) else z[rows]).clone()
             try:
                 answer, parts = ask(sample, slice_cond(cond, rows) if self.takes_cond else None)
             except RewardFailure as failure:

@@ -29,7 +29,7 @@ class DegenerateWeights(UserWarning):
 
 def effective_size(log_weights: Tensor, dim: int = 0) -> Tensor:
     """The effective sample size along `dim` of n log-weights: from 1 to n, and 0 where all of them are -inf."""
-    return (1 / log_weights.softmax(dim).square().sum(dim)).nan_to_num(nan=0.0)
+    return log_weights.softmax(dim).square().sum(dim).reciprocal().nan_to_num(nan=0.0)
 
 
 def warn_of_degeneracy(log_weights: Tensor, factor: str, t: Tensor, stacklevel: int = 3) -> None:

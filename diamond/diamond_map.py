@@ -100,15 +100,14 @@ class DiamondMap(Model):
         noise = per_sample(share, x_bar) * looks.noise(x_t, x_bar)
         return self._endpoint_at(statistic, time, noise, (s, r, t), cond), share
 
-    def _from_noise(self, noise: Tensor, r: Tensor | None, x_t: Tensor, t: Tensor, cond: Any) -> Tensor:
+    def _from_noise(self, noise: Tensor, r: Tensor | float, x_t: Tensor, t: Tensor, cond: Any) -> Tensor:
         """`X_{0,r}`, as :meth:`displace` gives it, without the algebra: at s = 0 the inner look holds no signal, so the
-        statistic is `x_t` itself and the ancillary noise is `-noise`. `r = None` is 1, all the way to the endpoint."""
+        statistic is `x_t` itself and the ancillary noise is `-noise`. The stopping time is `(B,)` or one number."""
         self.nfe += len(noise)
-        start = torch.zeros_like(t)
-        if r is None:
-            return self._endpoint_at(x_t, t, -noise, (start, torch.ones_like(t), t), cond)
+        stop = r.to(t.dtype) if isinstance(r, Tensor) else torch.full_like(t, r)
         share = per_sample(r, noise)
-        return torch.lerp(noise, self._endpoint_at(x_t, t, -share * noise, (start, r, t), cond), share)
+        endpoint = self._endpoint_at(x_t, t, noise * -share, (torch.zeros_like(t), stop, t), cond)
+        return endpoint if isinstance(r, float) and r == 1 else torch.lerp(noise, endpoint, share)
 
     def _endpoint_at(self, x: Tensor, time: Tensor, noise: Tensor, times: tuple[Tensor, ...], cond: Any) -> Tensor:
         """The network's endpoint `Z` `(B, *event)` at the statistic `x` of effective `time`."""
@@ -164,9 +163,7 @@ class DiamondMap(Model):
         else:
             check_noise(noise, shape)
         x_bar, x_t, t, cond = noise.flatten(0, 1), fold_draws(x_t, n), fold_draws(t, n), repeat_cond(cond, n)
-        if check_positive("steps", steps) == 1:
-            return self._from_noise(x_bar, None, x_t, t, cond).reshape(shape)
-        x_bar = self._from_noise(x_bar, torch.full_like(t, 1 / steps), x_t, t, cond)
+        x_bar = self._from_noise(x_bar, 1 / check_positive("steps", steps), x_t, t, cond)
         for i in range(1, steps):
             s, r = torch.full_like(t, i / steps), torch.full_like(t, (i + 1) / steps)
             x_bar = self.displace(x_bar, s, r, x_t, t, cond=cond)
@@ -188,35 +185,38 @@ class DiamondMap(Model):
         posterior draw and a Gaussian step.
         """
         check_state(x_t, self.event_shape)
-        t, t_next = as_times(t, x_t), as_times(t_next, x_t, "t_next")
-        check_later(t, t_next)
+        times, later = as_times(t, x_t), as_times(t_next, x_t, "t_next")
+        numbers = isinstance(t, float) and isinstance(t_next, float)
+        pair = (t, t_next) if numbers else (times, later)
+        check_later(*pair)
         if rho is None:
-            return self._stop_early(x_t, t, t_next, cond, generator)
-        z = self.posterior(x_t, t, cond=cond, generator=generator)[0]
+            return self._stop_early(x_t, times, *self._stop(*pair), cond, generator)
+        z = self.posterior(x_t, times, cond=cond, generator=generator)[0]
         noise = normal(x_t.shape, generator, device=x_t.device, dtype=x_t.dtype)
-        return gaussian_step(self.interpolant, x_t, z, t, t_next, rho, noise)
+        return gaussian_step(self.interpolant, x_t, z, times, later, rho, noise)
 
     def stopping_time(self, t: Tensor, t_next: Tensor) -> Tensor:
         """The inner time `r*` `(B,)` at which `x_t` and the inner state are together worth a look at `t_next`:
         `1 / g(t_next) = 1 / g(t) + 1 / g_inner(r*)`, with the linear inner path."""
         return self._stop(t, t_next)[0]
 
-    def _stop(self, t: Tensor, t_next: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _stop(self, t: Any, t_next: Any) -> tuple[Any, Any, Any]:
         """The stopping time, and the weights of `x_t` and of the inner state in `x_{t_next}`, their sufficient
-        statistic there; each `(B,)`, float64. For `t < t_next` no quotient is 0 / 0."""
-        t, t_next = t.double(), t_next.double()
-        path = self.interpolant
-        alpha, sigma, alpha_next, sigma_next = path.alpha(t), path.sigma(t), path.alpha(t_next), path.sigma(t_next)
-        signal = ((alpha_next * sigma).square() - (alpha * sigma_next).square()).clamp_min(0).sqrt()
+        statistic there; each `(B,)`, float64, or a number for times that are. For `t < t_next` no quotient is 0 / 0."""
+        (alpha, sigma), (alpha_next, sigma_next) = self.interpolant.scales(t), self.interpolant.scales(t_next)
+        # the difference is not negative but by rounding
+        signal = abs((alpha_next * sigma) ** 2 - (alpha * sigma_next) ** 2) ** 0.5
         total = signal + sigma * sigma_next
-        unit = alpha_next * sigma.square()
-        return signal / total, alpha * sigma_next.square() / unit, signal * total / unit
+        unit = alpha_next * sigma**2
+        return signal / total, alpha * sigma_next**2 / unit, signal * total / unit
 
-    def _stop_early(self, x_t: Tensor, t: Tensor, t_next: Tensor, cond: Any, generator: Generator) -> Tensor:
-        r, outer, inner = self._stop(t, t_next)
+    def _stop_early(
+        self, x_t: Tensor, t: Tensor, r: Any, outer: Any, inner: Any, cond: Any, generator: Generator
+    ) -> Tensor:
+        """The inner flow until `r`, and the sufficient statistic of where it stands: see :meth:`_stop`."""
         noise = normal(x_t.shape, generator, device=x_t.device, dtype=x_t.dtype)
-        x_bar = self._from_noise(noise, r.to(t.dtype), x_t, t, cond)
-        return torch.addcmul(per_sample(outer, x_t) * x_t, per_sample(inner, x_bar), x_bar)
+        x_bar = self._from_noise(noise, r, x_t, t, cond)
+        return per_sample(outer, x_t) * x_t + per_sample(inner, x_bar) * x_bar
 
     def denoise(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """`E[z | x_t]`, `(B, *event)`: the map's diagonal at s = 0, where the inner state is silent."""

@@ -27,6 +27,7 @@ import abc
 import math
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -37,9 +38,11 @@ __all__ = ["Cosine", "Interpolant", "Linear", "interpolant_named"]
 TINY = 1e-12  # guards a quotient whose numerator vanishes as well; never changes a well-posed value
 
 
-def per_sample(coefficient: Tensor, x: Tensor) -> Tensor:
+def per_sample(coefficient: Any, x: Tensor) -> Any:
     """Casts `coefficient` `(B,)` to the dtype of `x` and gives it trailing axes, to scale `x` `(..., B, *event)`
-    whose events have `x.ndim - 1` axes when `x` is `(B, *event)`."""
+    whose events have `x.ndim - 1` axes when `x` is `(B, *event)`. A number stays one."""
+    if isinstance(coefficient, float):
+        return coefficient
     return coefficient.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
@@ -65,6 +68,15 @@ class Interpolant(abc.ABC):
     @abc.abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
         """The noise's standard deviation."""
+
+    def scales(self, t: Tensor | float) -> tuple[Any, Any]:
+        """`alpha` and `sigma` in float64, and as numbers for one time that is a number: what is the same for a whole
+        batch is worked out without tensors."""
+        if isinstance(t, Tensor):
+            t = t.double()
+            return self.alpha(t), self.sigma(t)
+        time = torch.tensor(t, dtype=torch.float64)
+        return self.alpha(time).item(), self.sigma(time).item()
 
     def alpha_dot(self, t: Tensor) -> Tensor:
         """The derivative of `alpha`."""

@@ -59,17 +59,19 @@ def as_times(t: Tensor | float, x: Tensor, name: str = "t") -> Tensor:
     return times if times.ndim else times.expand(len(x))
 
 
-def check_later(t: Tensor, t_next: Tensor, names: tuple[str, str] = ("t", "t_next")) -> None:
-    """Refuses `t_next` `(B,)` unless it is later than `t` `(B,)` throughout.
+def check_later(t: Tensor | float, t_next: Tensor | float, names: tuple[str, str] = ("t", "t_next")) -> None:
+    """Refuses times `t_next` `(B,)`, or one number, unless they are later than `t` throughout.
 
     Raises:
         ValueError: some entry is not.
     """
     early = t_next <= t
-    if bool(early.any()):
-        i = int(early.nonzero()[0])
+    if bool(early.any() if isinstance(early, Tensor) else early):
+        late, soon, where = torch.broadcast_tensors(*map(torch.as_tensor, (t, t_next, early)))
+        i = int(where.flatten().nonzero()[0])
         raise ValueError(
-            f"{names[1]}: got {float(t_next[i]):g} where {names[0]} is {float(t[i]):g}, expected a later time"
+            f"{names[1]}: got {float(soon.flatten()[i]):g} where {names[0]} is {float(late.flatten()[i]):g}, "
+            "expected a later time"
         )
 
 
