@@ -1,13 +1,15 @@
 """One file a model: safetensors, with a JSON configuration in its header. No pickle is ever read.
 
 The configuration names a class of this package and the arguments it was made with; the tensors are its state. Files
-are written beside their place and moved there, so that a file that exists is whole.
+are written beside their place and moved there, so that a file that exists is whole. Half-precision numbers are a way to
+store single-precision ones: they are loaded as these.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import warnings
 
 from pathlib import Path
 from typing import Any
@@ -27,10 +29,12 @@ from .mixture import GaussianMixtureFlow
 from .model import Model
 from .nets import describe, make
 from .weighted_map import WeightedDiamondMap
+from .weights import locate, names
 
 __all__ = ["describe_model", "load", "read_header", "read_tensors", "save", "write_tensors"]
 
 FORMAT = "diamond-maps/1"
+HALVES = (torch.float16, torch.bfloat16)
 MODELS: dict[str, Any] = {kind.__name__: kind for kind in (Flow, FlowMap, DiamondMap)}
 WEIGHTED = (
     "snr",
@@ -40,24 +44,38 @@ WEIGHTED = (
 )  # what a WeightedDiamondMap is made with, besides its flow map
 
 
-def save(model: Model, path: str | Path) -> None:
+def save(model: Model, path: str | Path, dtype: torch.dtype | None = None) -> None:
     """Writes `model` to `path` (any extension).
 
+    Arguments:
+        dtype: round the parameters to this type, like `torch.float16`, for a smaller file; buffers, which are measured
+            and not trained, stay as they are.
+
     Raises:
-        ValueError: its network or interpolant is not one of this package, so that no file can describe it.
+        ValueError: its network or interpolant is not one of this package, so that no file can describe it; or `dtype`
+            is no floating type, or cannot hold a parameter.
     """
     header = {"kind": type(model).__name__, "config": describe_model(model), "metadata": model.metadata}
-    write_tensors(Path(path), dict(model.state_dict()), header)
+    tensors = dict(model.state_dict())
+    if dtype is not None:
+        tensors |= {name: _rounded(value, dtype, name) for name, value in model.named_parameters()}
+    if os.fspath(path) in names():
+        warnings.warn(
+            f"path: got {str(path)!r}, by which load knows a model that ships: load this file as ./{path}", stacklevel=3
+        )
+    write_tensors(Path(path), tensors, header)
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Any:
-    """The model that :func:`save` wrote to `path`, in evaluation mode on `device`.
+    """The model that :func:`save` wrote to `path`, or that ships by the name `path` (:mod:`diamond.weights`), in
+    evaluation mode on `device`, and in single precision or double.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file or name.
         ValueError: the file is not one of ours: truncated, foreign, a pickle, or of a later format.
     """
-    tensors, header = read_tensors(path)
+    stored, header = read_tensors(path)
+    tensors = {name: value.float() if value.dtype in HALVES else value for name, value in stored.items()}
     dtype = next((value.dtype for value in tensors.values() if value.is_floating_point()), torch.float32)
     try:
         with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced
@@ -71,6 +89,15 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Any:
         raise ValueError(f"{path}: {error}") from error
     model.metadata = header.get("metadata", {})
     return model.to(device).eval()
+
+
+def _rounded(parameter: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype: got {dtype}, expected a floating type like torch.float16")
+    rounded = parameter.detach().to(dtype)
+    if not bool(rounded.isfinite().all()):
+        raise ValueError(f"dtype: got {dtype}, in which {name} is not finite, expected a type that holds it")
+    return rounded
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -105,9 +132,11 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str
 
 
 def _read(path: str | Path, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    path = Path(path)
+    path = locate(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file, expected a checkpoint")
+        bare = os.fspath(path) == path.stem and names()
+        more = f", or the name of one that ships: {', '.join(names())}" if bare else ""
+        raise FileNotFoundError(f"{path}: there is no such file, expected a checkpoint{more}")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("diamond")

@@ -1,19 +1,19 @@
-"""`diamond info`: what a file of ours holds."""
+"""`diamond info`: what a file of ours holds, or a model that ships."""
 
 from __future__ import annotations
 
 import json
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from .options import ModelArgument
 
 __all__ = ["describe", "info"]
 
 
-def info(file: Annotated[Path, typer.Argument(help="A model, a training state, or an alignment.")]) -> None:
-    """Say what a file holds: a model, an interrupted run, or aligned samples."""
+def info(file: ModelArgument) -> None:
+    """Say what a file holds: a model, an interrupted run, or aligned samples; or what a model that ships is."""
     from rich.console import Console
     from rich.table import Table
 
@@ -31,11 +31,14 @@ def describe(path: Path) -> dict[str, str]:
         ValueError: it is not one of ours.
     """
     from diamond.checkpoint import read_header
+    from diamond.weights import locate, names
 
     header = read_header(path)
+    file = locate(path)
     kind = str(header.get("kind"))
     tell = {"alignment": _alignment, "training state": _state}.get(kind, _model)
-    return {"kind": kind, **tell(path, header), "size": _size(path.stat().st_size)}
+    rows = {"kind": kind, **tell(file, header), "size": _size(file.stat().st_size)}
+    return rows | ({"card": str(file.with_suffix(".md"))} if str(path) in names() else {})
 
 
 def _model(path: Path, header: dict[str, Any]) -> dict[str, str]:

@@ -7,8 +7,39 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Batch", "DataName", "Device", "LearningRate", "Quiet", "Resume", "Root", "Seed"]
+__all__ = [
+    "Batch", "DataName", "Device", "LearningRate", "ModelArgument", "ModelFile", "Quiet", "Resume", "Root", "Seed",
+    "model_file",
+]  # fmt: skip
 
+
+def model_file(text: str) -> Path:
+    """What the user named: a model that ships by its bare name, which `./NAME` is not, or else a file."""
+    from diamond.weights import names
+
+    path = Path(text)
+    return path.absolute() if str(path) in names() and text != str(path) else path
+
+
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        parser=model_file,
+        metavar="FILE",
+        help="A model, a training state, or an alignment; or the name of a model that ships, like digits.",
+        show_default=False,
+    ),
+]
+ModelFile = Annotated[
+    Path,
+    typer.Option(
+        "--model",
+        parser=model_file,
+        metavar="FILE",
+        help="File of a model, or the name of one that ships, like digits.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Batch = Annotated[int, typer.Option(help="Samples per step.")]
