@@ -49,6 +49,7 @@ def value(
     *,
     correction: str | None = None,
     antithetic: bool = False,
+    control: str | None = None,
     cond: Any = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     chunk: int | None = None,
@@ -65,6 +66,10 @@ def value(
         correction: "jackknife" takes off the bias of order `1 / mc`, for some more variance; it extrapolates, and does
             so wildly where a single draw carries the mean. With one `exp` of the result is no longer unbiased.
         antithetic: draws in pairs of opposite noise; `mc` must be even, and with a correction at least 4.
+        control: "plugin" takes off the first-order noise about the posterior mean (:mod:`align.control`), for one more
+            evaluation, reward call and reward gradient a state. The mean of the result stays as it is, `exp` of it is
+            no longer unbiased. For smooth rewards and from some 4 draws on; it adds noise where the reward is steep
+            and curved over the posterior. It goes with the other options, and takes off what pairs have left over.
         cond: conditioning with leading dimension B.
         generator: one, or one for each of B states (or of as many equal groups of them).
         chunk: samples per network call; the result does not depend on it.
@@ -84,10 +89,19 @@ def value(
                 f"mc: got {mc}, expected at least 4: the jackknife leaves out one pair of antithetic draws"
             )
     source = fresh_generator() if generator is None else generator
-    blocks = posterior_blocks(model, x_t, t, mc, cond, source, chunk, antithetic)
+    blocks: Iterable[Block] = posterior_blocks(model, x_t, t, mc, cond, source, chunk, antithetic)
+    baseline = None
+    if control is not None:
+        check_choice("control", control, ("plugin",))
+        from .control import PlugInControl
+
+        baseline = PlugInControl(model, scorer, x_t, t, cond, chunk)
+        blocks = baseline.watch(blocks)
     if correction is not None:
-        return _jackknife(*draw_rewards(blocks, scorer, x_t, mc, cond), antithetic)
-    return stream_value(blocks, scorer, x_t, mc, cond)
+        estimate = _jackknife(*draw_rewards(blocks, scorer, x_t, mc, cond), antithetic)
+    else:
+        estimate = stream_value(blocks, scorer, x_t, mc, cond)
+    return estimate if baseline is None else estimate - baseline.excess()
 
 
 def stream_value(blocks: Iterable[Block], scorer: Scorer, x_t: Tensor, mc: int, cond: Any) -> Tensor:
