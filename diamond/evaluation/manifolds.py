@@ -18,7 +18,7 @@ from ..validation import check_positive
 
 __all__ = ["precision_recall"]
 
-CHUNK = 2048  # rows of distances that are held at once
+CHUNK = 512  # rows of distances that are held at once
 
 
 def precision_recall(real: Tensor, made: Tensor, k: int = 3) -> tuple[float, float]:

@@ -1,0 +1,51 @@
+"""References, distances to them, and how many GLASS steps a distance is worth."""
+
+import pytest
+import torch
+
+from diamond.evaluation import distances_to, draw_references, equivalent_steps, glass_distances
+from diamond.glass import GlassFlow
+
+
+def test_an_exact_posterior_is_at_no_distance_and_glass_comes_nearer(correlated, seeded, check_mean):
+    model = correlated()
+    z = model.sample(200, generator=seeded(1))
+    references = draw_references(model, z, (0.3, 0.7), draws=24, exact=True, generator=seeded(2))
+    again = draw_references(model, z, (0.3, 0.7), draws=24, exact=True, generator=seeded(2))
+    assert all(
+        torch.equal(a.draws, b.draws) and torch.equal(a.x_t, b.x_t) for a, b in zip(references, again, strict=True)
+    )
+    fresh = draw_references(model, z, (0.3, 0.7), draws=24, exact=True, generator=seeded(2))
+
+    class Exact:
+        def posterior(self, x_t, t, n, noise):
+            return model.posterior(x_t, t, n, generator=seeded(3))
+
+    check_mean(distances_to(fresh, Exact()).T, torch.zeros(2).double())
+    far, near = (distances_to(references, GlassFlow(model, steps)).mean(1) for steps in (1, 16))
+    assert bool((near < 0.2 * far).all())
+
+
+def test_states_are_data_noised_to_their_times(correlated, seeded, check_law):
+    model = correlated()
+    z = model.sample(4000, generator=seeded(1))
+    (reference,) = draw_references(model, z, (0.4,), draws=1, exact=True, generator=seeded(2))
+    gap = reference.x_t - 0.4 * z
+    check_law(gap, torch.zeros(2).double(), 0.36 * torch.eye(2).double())
+
+
+def test_glass_draws_are_their_own_reference(correlated, seeded):
+    model = correlated()
+    z = model.sample(3, generator=seeded(1))
+    found = glass_distances(
+        GlassFlow(model, 8), model, z, (0.2, 0.6), draws=20, steps=(2, 8), reference_steps=8, generator=seeded(2)
+    )
+    assert found["map"].shape == (2, 3) and found["glass"].shape == (2, 2, 3)
+    assert torch.equal(found["map"], found["glass"][1]) and bool((found["glass"][0] > found["map"]).all())
+
+
+@pytest.mark.parametrize(
+    "distance, steps", [(4.0, 1.0), (1.0, 2.0), (0.5, 8**0.5), (0.25, 4.0), (0.01, 4.0), (-1, 4.0)]
+)
+def test_equivalent_steps_interpolate_logarithms(distance, steps):
+    assert equivalent_steps(distance, (1, 2, 4), (4.0, 1.0, 0.25)) == pytest.approx(steps)
