@@ -1,22 +1,35 @@
 r"""What a network is trained to satisfy.
 
-A flow map :math:`X_{s,r}` of the ODE :math:`\dot x = u_r(x)` is the only family of maps with :math:`X_{s,s}(x) = x`
-that obeys the *Lagrangian* identity
+The flow maps :math:`X_{s,r}` of the ODE :math:`\dot x = u_r(x)` are the only family of maps with :math:`X_{s,s}(x) = x`
+that obeys any one of
 
-.. math:: \partial_r X_{s,r}(x) = u_r(X_{s,r}(x)),
+.. math::
+    \partial_r X_{s,r}(x) &= u_r(X_{s,r}(x))                            &&\text{Lagrangian: where the path ends} \\
+    \partial_s X_{s,r}(x) + J_x X_{s,r}(x) \, u_s(x) &= 0               &&\text{Eulerian: where it starts} \\
+    X_{s,r} = X_{m,r} \circ X_{s,m}, \quad \partial_r X_{s,r}|_{r=s} &= u_s &&\text{semigroup and tangent}
 
-and the *tangent* of the family on its diagonal is :math:`\partial_r X_{s,r}|_{r=s} = u_s`. Each loss here is the mean
-square of one identity's residual, given as callables, so that the same lines distil the deterministic flow map and
-the Diamond Map. Where a teacher gives :math:`u`, it is not differentiated, and neither is the point that it is asked
-at: both sides keep their zero, and the gradient is that of a regression.
+and the *tangent* on its diagonal :math:`s = r` is all that data or a teacher need to say: the rest is consistency. Each
+loss here is the mean square of one identity's residual, given as callables, so that the same lines distil the
+deterministic flow map and the Diamond Map.
+
+**Gradients.** A velocity :math:`u` is never differentiated, whether a teacher gives it or the map's own diagonal does,
+and neither is the point that it is asked at. The Lagrangian and the Eulerian loss differentiate the student's whole
+derivative; the progressive and the MeanFlow loss regress the map on what it says itself elsewhere, held fixed. All keep
+their zero.
+
+**Units.** `weight` is the inverse of the scale of an error in the velocity; every residual is an error of a velocity, so
+that one weight serves all: displacements are divided by the time that they take.
 
 Where the teacher's ODE has been integrated, its trajectory is the map: a plain regression of :math:`X_{s,r}(x_s)` on
 :math:`x_r` needs no derivative of the student.
 
 References:
     | Flow Matching (Lipman et al., 2022), https://arxiv.org/abs/2210.02747
-    | Flow Map Matching (Boffi et al., 2024), https://arxiv.org/abs/2406.07507 (Lagrangian distillation)
+    | Flow Map Matching (Boffi et al., 2024), https://arxiv.org/abs/2406.07507 (Lagrangian, Eulerian, semigroup)
+    | How to build a consistency model (Boffi et al., 2025), https://arxiv.org/abs/2505.18825 (the same by data alone)
+    | Mean Flows (Geng et al., 2025), https://arxiv.org/abs/2505.13447
     | Diamond Maps (Holderrieth et al., 2026), https://arxiv.org/abs/2602.05993 (GLASS teacher)
+    | Meta Flow Maps (Potaptchik et al., 2026), https://arxiv.org/abs/2601.14430 (stochastic maps by each identity)
     | Knowledge Distillation in Iterative Generative Models (Luhman & Luhman, 2021), https://arxiv.org/abs/2101.02388
 """
 
@@ -31,10 +44,11 @@ from torch import Tensor
 from diamond.flow import Flow
 from diamond.interpolant import per_sample
 
-__all__ = ["diagonal", "endpoint", "flow_matching", "lagrangian"]
+__all__ = ["diagonal", "endpoint", "eulerian", "flow_matching", "lagrangian", "mean_flow", "progressive"]
 
 Displace = Callable[[Tensor, Tensor, Tensor], Tensor]  # X_{s,r}(x): (x, s, r) -> (B, *event)
 Velocity = Callable[[Tensor, Tensor], Tensor]  # u_s(x): (x, s) -> (B, *event)
+Weight = Callable[[Tensor], Tensor]  # w(s): (s) -> (B,)
 
 
 def mean_square(residual: Tensor) -> Tensor:
@@ -57,26 +71,65 @@ def flow_matching(flow: Flow, z: Tensor, noise: Tensor, t: Tensor, cond: Tensor 
     return mean_square(output - target)
 
 
-def diagonal(slope: Velocity, teacher: Velocity, weight: Callable[[Tensor], Tensor], x: Tensor, s: Tensor) -> Tensor:
-    """`|w(s) (d/dr X_{s,r}(x)|_{r=s} - u_s(x))|^2` `(B,)`: the map's own velocity `slope` against the teacher's."""
-    with torch.no_grad():
-        target = teacher(x, s)
+def diagonal(slope: Velocity, weight: Weight, x: Tensor, s: Tensor, target: Tensor) -> Tensor:
+    """`|w(s) (d/dr X_{s,r}(x)|_{r=s} - target)|^2` `(B,)`: the map's own velocity `slope` against a teacher's `u_s(x)`,
+    or against the velocity of a path given the data that it leads to (flow matching). The latter's mean given `x` is
+    `u_s(x)`, so that both losses differ by what no map can change, and have the same gradient in the mean."""
     return mean_square(per_sample(weight(s), x) * (slope(x, s) - target))
 
 
-def lagrangian(
-    displace: Displace, teacher: Velocity, weight: Callable[[Tensor], Tensor], x: Tensor, s: Tensor, r: Tensor
-) -> Tensor:
-    """`|w(r) (d/dr X_{s,r}(x) - u_r(X_{s,r}(x)))|^2` `(B,)`, the derivative by forward-mode differentiation (LSD)."""
+def lagrangian(displace: Displace, velocity: Velocity, weight: Weight, x: Tensor, s: Tensor, r: Tensor) -> Tensor:
+    """`|w(r) (d/dr X_{s,r}(x) - u_r(X_{s,r}(x)))|^2` `(B,)`, the derivative by forward-mode differentiation (LSD). The
+    velocity is asked where the map leads, and held fixed (Flow Map Matching, Lagrangian distillation)."""
     moved, slope = torch.func.jvp(lambda r: displace(x, s, r), (r,), (torch.ones_like(r),))  # type: ignore[misc]
     with torch.no_grad():
-        target = teacher(moved.detach(), r)
+        target = velocity(moved.detach(), r)
     return mean_square(per_sample(weight(r), x) * (slope - target))
 
 
-def endpoint(
-    displace: Displace, weight: Callable[[Tensor], Tensor], x: Tensor, s: Tensor, r: Tensor, target: Tensor
-) -> Tensor:
+def eulerian(displace: Displace, weight: Weight, x: Tensor, s: Tensor, r: Tensor, velocity: Tensor) -> Tensor:
+    """`|w(s) (d/ds X_{s,r}(x) + J_x X_{s,r}(x) u_s(x))|^2` `(B,)` (ESD), both terms by one forward-mode derivative along
+    `(u_s(x), 1)`, with `velocity` `u_s(x)` held fixed and the derivative itself differentiated in full (Flow Map
+    Matching, Eulerian distillation). The velocity must be the mean one: noise in it would be charged to `J_x X`."""
+    return mean_square(per_sample(weight(s), x) * _along_path(displace, x, s, r, velocity)[1])
+
+
+def mean_flow(displace: Displace, weight: Weight, x: Tensor, s: Tensor, r: Tensor, velocity: Tensor) -> Tensor:
+    r"""`|w(s) (U_{s,r}(x) - target)|^2` `(B,)` for the mean velocity `U = (X_{s,r}(x) - x) / (r - s)`, at `s < r`.
+
+    On a path `x_s` of the ODE, `X_{s,r}(x_s) = x_s + (r - s) U_{s,r}(x_s)` stays where it is while `s` grows, hence
+
+    .. math:: 0 = u_s - U + (r - s) \frac{dU}{ds}, \qquad
+              U_{s,r}(x) = u_s(x) + (r - s) \left( \partial_s U + J_x U \, u_s(x) \right),
+
+    with a plus because here the end is fixed and the start moves forwards, towards it (Mean Flows counts time from the
+    data, fixes the end at the earlier time, and has a minus). The right-hand side is the target, held fixed. In terms of the
+    map it is `U + d/ds X_{s,r}(x_s)`: the residual is the Eulerian one, differentiated through `U` alone.
+
+    The target is linear in `velocity`, so this may be the mean `u_s(x)` or the velocity of a path given its data.
+    """
+    moved, rate = _along_path(displace, x, s, r, velocity)
+    average = (moved - x) / per_sample(r - s, x)
+    return mean_square(per_sample(weight(s), x) * (average - (average + rate).detach()))
+
+
+def progressive(displace: Displace, weight: Weight, x: Tensor, s: Tensor, m: Tensor, r: Tensor) -> Tensor:
+    """`|w(s) (X_{s,r}(x) - X_{m,r}(X_{s,m}(x))) / (r - s)|^2` `(B,)` at `s <= m <= r`, `s < r`: one hop against two, which
+    are held fixed (PSD, semigroup). No derivative of the map. Any flow obeys the semigroup law, and only the diagonal
+    tells which flow it shall be."""
+    with torch.no_grad():
+        target = displace(displace(x, s, m), m, r)
+    return endpoint(displace, weight, x, s, r, target)
+
+
+def endpoint(displace: Displace, weight: Weight, x: Tensor, s: Tensor, r: Tensor, target: Tensor) -> Tensor:
     """`|w(s) (X_{s,r}(x) - target) / (r - s)|^2` `(B,)`, for states and targets on one trajectory at `s < r`: the error
     of the mean velocity between them."""
     return mean_square(per_sample(weight(s) / (r - s), x) * (displace(x, s, r) - target))
+
+
+def _along_path(displace: Displace, x: Tensor, s: Tensor, r: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
+    """`X_{s,r}(x)` and its derivative along the path through `x`: `d/ds X + J_x X velocity`, each `(B, *event)`."""
+    direction = (velocity.detach(), torch.ones_like(s))
+    moved, rate = torch.func.jvp(lambda x, s: displace(x, s, r), (x, s), direction)  # type: ignore[misc]
+    return moved, rate

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from diamond.diamond_map import DiamondMap
 from diamond.flow import Flow
@@ -20,9 +20,11 @@ from diamond.model import Model
 from diamond.randomness import normal, uniform
 from diamond.validation import check_choice
 
-from .losses import diagonal, endpoint, flow_matching, lagrangian
+from .losses import diagonal, endpoint, eulerian, flow_matching, lagrangian, mean_flow, progressive
 from .problems import FlowProblem, PosteriorProblem, Problem, trajectory
-from .times import LATEST, inner_grid, inner_pairs, uniform_times
+from .shares import LOSSES, Shares, shares_of
+from .times import LATEST, QUANTILES, draw_times, inner_grid, inner_pairs
+from .weighting import Weighting, make_weighting
 
 __all__ = ["FlowObjective", "MapObjective", "Objective"]
 
@@ -33,6 +35,10 @@ class Objective(Protocol):
     @property
     def reuse(self) -> int:
         """For how many steps one preparation serves."""
+
+    @property
+    def module(self) -> nn.Module | None:
+        """What has weights of its own, to be trained with the model's; None where nothing has."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -47,20 +53,25 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class FlowObjective:
-    """Flow matching at uniform times."""
+    """Flow matching at times of the law `times`: see :mod:`distill.times`."""
 
-    reuse: int = 1
+    times: str = "uniform"
+    reuse: int = field(init=False, default=1)
+    module: nn.Module | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        check_choice("times", self.times, QUANTILES)
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"loss": "flow matching"}
+        return {"loss": "flow matching", "times": self.times}
 
     def prepare(self, model: Flow, z: Tensor, cond: Any, generator: torch.Generator) -> tuple[Tensor, Any]:
         return z, cond
 
     def __call__(self, model: Flow, prepared: tuple[Tensor, Any], generator: torch.Generator) -> dict[str, Tensor]:
         z, cond = prepared
-        t = uniform_times(len(z), generator, z.device)
+        t = draw_times(self.times, len(z), generator, z.device)
         return {"flow_matching": flow_matching(model, z, noise_like(z, generator), t, cond).mean()}
 
 
@@ -78,41 +89,63 @@ class MapObjective:
     """The diagonal of a Diamond Map or a flow map, and what holds off it.
 
     Attributes:
-        teacher: the frozen model.
-        loss: "lsd", the Lagrangian identity; or "trajectory", a regression on the teacher's ODE, integrated once for
-            `reuse` steps of the student.
-        off_diagonal: share of the batch that goes off the diagonal: by default half, or nine tenths for trajectories,
-            which hold short steps as well.
-        from_zero: share of that which starts at s = 0.
+        teacher: the frozen model; None where data alone supervise.
+        loss: "lsd", the Lagrangian identity; "esd", the Eulerian; "psd", the semigroup; "meanflow", that of the mean
+            velocity; or "trajectory", a regression on the teacher's ODE, integrated once for `reuse` steps of the
+            student. See :mod:`distill.losses`.
+        off_diagonal, from_zero, to_one: shares of the batch, in place of the usual ones: see :mod:`distill.shares`.
         points: steps of the teacher's ODE.
+        supervision: "teacher", or "data": then the diagonal is flow matching, and the map's own diagonal, with a stopped
+            gradient, stands for the teacher everywhere else.
+        weighting: None, "adaptive" or "learned": see :mod:`distill.weighting`.
+        times: the law of the outer times, of those on the diagonal, and of the pairs off it that lie on neither edge:
+            "uniform", "logit-normal" or "early": see :mod:`distill.times`.
+
+    Raises:
+        ValueError: an unknown name, a share outside [0, 1], or settings that contradict each other.
     """
 
-    teacher: Model
+    teacher: Model | None
     loss: str = "lsd"
     off_diagonal: float | None = None
-    from_zero: float = 0.8
+    from_zero: float | None = None
+    to_one: float | None = None
     points: int = 8
+    supervision: str = "teacher"
+    weighting: str | None = None
+    times: str = "uniform"
     reuse: int = field(init=False, default=1)
-
-    LOSSES = ("lsd", "trajectory")
+    shares: Shares = field(init=False)
+    weigh: Weighting | None = field(init=False, default=None, compare=False)
 
     def __post_init__(self) -> None:
-        check_choice("loss", self.loss, self.LOSSES)
-        if self.off_diagonal is None:
-            object.__setattr__(self, "off_diagonal", {"lsd": 0.5, "trajectory": 0.9}[self.loss])
-        for name in ("off_diagonal", "from_zero"):
-            share = getattr(self, name)
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name}: got {share}, expected a share in [0, 1]")
+        given = {name: getattr(self, name) for name in Shares._fields}
+        object.__setattr__(self, "shares", shares_of(self.loss, **given))
+        check_choice("times", self.times, QUANTILES)
+        check_choice("supervision", self.supervision, ("teacher", "data"))
+        if self.supervision == "teacher" and self.teacher is None:
+            raise ValueError("teacher: got None, expected a flow model, or supervision='data'")
+        if self.supervision == "data" and self.loss == "trajectory":
+            raise ValueError(
+                "supervision: got 'data' with loss='trajectory', which follows a teacher's ODE; expected 'teacher', or "
+                f"one of the losses {', '.join(name for name in LOSSES if name != 'trajectory')}"
+            )
         object.__setattr__(self, "reuse", 8 if self.loss == "trajectory" else 1)
+        object.__setattr__(self, "weigh", make_weighting(self.weighting))
+
+    @property
+    def module(self) -> nn.Module | None:
+        """What has weights of its own, to be trained with the model's."""
+        return self.weigh if isinstance(self.weigh, nn.Module) else None
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("loss", "off_diagonal", "from_zero", "points")}
+        names = ("loss", "supervision", "points", "weighting", "times")
+        return {**{name: getattr(self, name) for name in names}, **self.shares._asdict()}
 
     def prepare(self, model: DiamondMap | FlowMap, z: Tensor, cond: Any, generator: torch.Generator) -> Prepared:
         problem = self._problem(model, z, cond, generator)
-        if self.loss == "lsd":
+        if self.loss != "trajectory":
             return Prepared(problem, z)
         rows = slice(0, self._split(z))
         grid = inner_grid(rows.stop, self.points, generator, z.device)
@@ -125,33 +158,53 @@ class MapObjective:
         terms = {}
         if off:
             part = prepared.problem.rows(slice(0, off))
-            residuals = self._along(part, prepared, generator) if prepared.states is not None else None
-            if residuals is None:
-                residuals = self._lagrangian(part, z[:off], generator)
-            terms[self.loss] = residuals.sum() / n
+            along = self._along(part, prepared, generator) if prepared.states is not None else None
+            terms[self.loss] = (self._identity(part, z[:off], generator) if along is None else along).sum() / n
         if off < n:
             part = prepared.problem.rows(slice(off, n))
-            s = uniform_times(n - off, generator, z.device, LATEST)
-            x = part.start(z[off:], noise_like(z[off:], generator), s)
-            terms["diagonal"] = diagonal(part.slope, part.teacher, part.weight, x, s).sum() / n
+            terms["diagonal"] = self._diagonal(part, z[off:], generator).sum() / n
         return terms
 
     def _split(self, z: Tensor) -> int:
-        return round(len(z) * (self.off_diagonal or 0.0))
+        return round(len(z) * self.shares.off_diagonal)
 
     def _problem(
         self, model: DiamondMap | FlowMap, z: Tensor, cond: Any, generator: torch.Generator
     ) -> PosteriorProblem | FlowProblem:
+        source = self.teacher if self.supervision == "teacher" else None
         if isinstance(model, FlowMap):
-            return FlowProblem(self.teacher, model, cond)
-        t = uniform_times(len(z), generator, z.device)
+            return FlowProblem(source, model, cond)
+        t = draw_times(self.times, len(z), generator, z.device)
         x_t = model.interpolant.interpolate(z, noise_like(z, generator), t)
-        return PosteriorProblem(self.teacher, model, x_t, t, cond)
+        return PosteriorProblem(source, model, x_t, t, cond)
 
-    def _lagrangian(self, part: Problem, z: Tensor, generator: torch.Generator) -> Tensor:
-        s, r = inner_pairs(len(z), self.from_zero, generator, z.device)
-        x = part.start(z, noise_like(z, generator), s)
-        return lagrangian(part.displace, part.teacher, part.weight, x, s, r)
+    def _diagonal(self, part: Problem, z: Tensor, generator: torch.Generator) -> Tensor:
+        s = draw_times(self.times, len(z), generator, z.device, LATEST)
+        noise = noise_like(z, generator)
+        x = part.start(z, noise, s)
+        losses = diagonal(part.slope, part.weight, x, s, self._velocity(part, z, noise, x, s))
+        return self._weighed(losses, part, s, s)
+
+    def _identity(self, part: Problem, z: Tensor, generator: torch.Generator) -> Tensor:
+        _, from_zero, to_one = self.shares
+        s, r = inner_pairs(len(z), from_zero, generator, z.device, to_one=to_one, law=self.times)
+        noise = noise_like(z, generator)
+        x = part.start(z, noise, s)
+        if self.loss == "lsd":
+            r = r.clamp_max(LATEST)
+            losses = lagrangian(part.displace, part.velocity, part.weight, x, s, r)
+        elif self.loss == "esd":
+            losses = eulerian(part.displace, part.weight, x, s, r, part.velocity(x, s))
+        elif self.loss == "meanflow":
+            losses = mean_flow(part.displace, part.weight, x, s, r, self._velocity(part, z, noise, x, s))
+        else:
+            m = torch.lerp(s, r, uniform(s.shape, generator, device=s.device))
+            losses = progressive(part.displace, part.weight, x, s, m, r)
+        return self._weighed(losses, part, s, r)
+
+    def _velocity(self, part: Problem, z: Tensor, noise: Tensor, x: Tensor, s: Tensor) -> Tensor:
+        """The teacher's velocity at `x`, or one that has it for its mean: that of the path from `noise` to `z`."""
+        return part.conditional(z, noise, s) if self.supervision == "data" else part.velocity(x, s)
 
     def _along(self, part: Problem, prepared: Prepared, generator: torch.Generator) -> Tensor:
         """Pairs of points on each row's trajectory: from any to any later one, or from the first, or the first and last."""
@@ -162,9 +215,14 @@ class MapObjective:
         draws = uniform((3, n), generator, device=grid.device, batch_axis=1)
         one, other = (draws[:2] * last).long()
         i, j = torch.minimum(one, other), torch.maximum(one, other) + 1
-        i = torch.where(draws[2] < self.from_zero, 0, i)
-        j = torch.where(draws[2] < self.from_zero / 2, last, j)
-        return endpoint(part.displace, part.weight, states[i, row], grid[row, i], grid[row, j], states[j, row])
+        i = torch.where(draws[2] < self.shares.from_zero, 0, i)
+        j = torch.where(draws[2] < self.shares.from_zero / 2, last, j)
+        s, r = grid[row, i], grid[row, j]
+        losses = endpoint(part.displace, part.weight, states[i, row], s, r, states[j, row])
+        return self._weighed(losses, part, s, r)
+
+    def _weighed(self, losses: Tensor, part: Problem, s: Tensor, r: Tensor) -> Tensor:
+        return losses if self.weigh is None else self.weigh(losses, part.times(s, r))
 
 
 def noise_like(z: Tensor, generator: torch.Generator) -> Tensor:

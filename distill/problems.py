@@ -1,8 +1,13 @@
 r"""Two families of flow maps, seen alike by the losses.
 
-A problem binds a student map and its frozen teacher to one batch, and offers: `start`, states at time `s`; `displace`,
-the student's :math:`X_{s,r}`; `slope`, its own velocity on the diagonal; `teacher`, the velocity it should have;
-and `weight`, the inverse of the scale of an error in that velocity.
+A problem binds a student map, and a frozen teacher where there is one, to one batch, and offers: `start`, states at
+time `s`, and `conditional`, their velocity given the data and the noise that they are made of; `displace`, the student's
+:math:`X_{s,r}`; `slope`, its own velocity on the diagonal; `velocity`, the one that it should have, which is the
+teacher's, or without a teacher its own as it stands (self-distillation); `weight`, the inverse of the scale of an error
+in that velocity; and `times`, the place of a residual.
+
+References:
+    | How to build a consistency model (Boffi et al., 2025), https://arxiv.org/abs/2505.18825 (self-distillation)
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ class PosteriorProblem:
     looks together. The weight `(1 - s) / sigma(t*)` measures its errors in that unit.
     """
 
-    source: Model
+    source: Model | None
     student: DiamondMap
     x_t: Tensor
     t: Tensor
@@ -45,6 +50,9 @@ class PosteriorProblem:
     def start(self, z: Tensor, noise: Tensor, s: Tensor) -> Tensor:
         return Linear().interpolate(z, noise, s)
 
+    def conditional(self, z: Tensor, noise: Tensor, s: Tensor) -> Tensor:
+        return z - noise
+
     def displace(self, x: Tensor, s: Tensor, r: Tensor) -> Tensor:
         return self.student.displace(x, s, r, self.x_t, self.t, cond=self.cond)
 
@@ -52,20 +60,25 @@ class PosteriorProblem:
         return self.student.inner_velocity(x, s, self.x_t, self.t, cond=self.cond)
 
     @torch.no_grad()
-    def teacher(self, x: Tensor, s: Tensor) -> Tensor:
+    def velocity(self, x: Tensor, s: Tensor) -> Tensor:
+        if self.source is None:
+            return self.slope(x, s)
         return glass_velocity(self.source.denoise, self.source.interpolant, x, s, self.x_t, self.t, cond=self.cond)
 
     def weight(self, s: Tensor) -> Tensor:
-        path = self.source.interpolant
+        path = self.student.interpolant
         looks = combine_looks(path, (path.alpha(self.t), path.sigma(self.t)), (s, 1 - s))
         return ((1 - s) / path.sigma(looks.time).clamp_min(1e-4)).to(s.dtype)
+
+    def times(self, s: Tensor, r: Tensor) -> Tensor:
+        return torch.stack([s, r, self.t], dim=-1)
 
 
 @dataclass(frozen=True)
 class FlowProblem:
     """The probability-flow ODE itself, and the flow map that should follow it."""
 
-    source: Model
+    source: Model | None
     student: FlowMap
     cond: Any = None
 
@@ -74,7 +87,11 @@ class FlowProblem:
         return replace(self, cond=slice_cond(self.cond, rows))
 
     def start(self, z: Tensor, noise: Tensor, s: Tensor) -> Tensor:
-        return self.source.interpolant.interpolate(z, noise, s)
+        return self.student.interpolant.interpolate(z, noise, s)
+
+    def conditional(self, z: Tensor, noise: Tensor, s: Tensor) -> Tensor:
+        path = self.student.interpolant
+        return per_sample(path.alpha_dot(s), z) * z + per_sample(path.sigma_dot(s), z) * noise
 
     def displace(self, x: Tensor, s: Tensor, r: Tensor) -> Tensor:
         return self.student.displace(x, s, r, cond=self.cond)
@@ -83,11 +100,16 @@ class FlowProblem:
         return self.student.velocity(x, s, cond=self.cond)
 
     @torch.no_grad()
-    def teacher(self, x: Tensor, s: Tensor) -> Tensor:
+    def velocity(self, x: Tensor, s: Tensor) -> Tensor:
+        if self.source is None:
+            return self.slope(x, s)
         return self.source.velocity(x, s, cond=self.cond)
 
     def weight(self, s: Tensor) -> Tensor:
         return torch.ones_like(s)
+
+    def times(self, s: Tensor, r: Tensor) -> Tensor:
+        return torch.stack([s, r, torch.zeros_like(s)], dim=-1)
 
 
 Problem = PosteriorProblem | FlowProblem
@@ -102,9 +124,9 @@ def trajectory(problem: Problem, x: Tensor, grid: Tensor) -> Tensor:
     for k in range(grid.shape[1] - 1):
         s, r = grid[:, k], grid[:, k + 1]
         step = per_sample(r - s, x)
-        slope = problem.teacher(x, s)
+        slope = problem.velocity(x, s)
         if k + 2 < grid.shape[1]:
-            slope = (slope + problem.teacher(x + step * slope, r)) / 2
+            slope = (slope + problem.velocity(x + step * slope, r)) / 2
         x = x + step * slope
         states.append(x)
     return torch.stack(states)

@@ -2,11 +2,15 @@ r"""From data to a flow model, and from a flow model to its maps.
 
 **Diamond Map.** With data :math:`z`, an outer look :math:`x_t` and an inner look :math:`\bar x_s` of independent
 noises, the map is trained on two identities of the GLASS posterior flow, whose velocity a frozen teacher gives
-(:mod:`distill.losses`): its diagonal :math:`s = r`, and the Lagrangian identity off it. Both residuals are measured in
-units of the noise that is left, :math:`w = (1 - r) / \sigma_{t_*(r, t)}`: the inner velocity has the scale
+(:mod:`distill.losses`): its diagonal :math:`s = r`, and the Lagrangian identity, or another, off it. All residuals are
+measured in units of the noise that is left, :math:`w = (1 - r) / \sigma_{t_*(r, t)}`: the inner velocity has the scale
 :math:`\sigma_{t_*} / (1 - r)`, and at late t a posterior much narrower than the data would otherwise go unnoticed.
 
 **Flow map.** The same two identities, for the probability-flow ODE itself.
+
+**Data alone.** The velocity on the diagonal is a mean that data can be regressed on: :math:`E[z - \bar\epsilon \mid
+\bar x_s, x_t]`, the noise of the inner look being :math:`\bar\epsilon`. With that, no teacher is needed, and off the
+diagonal the map's own diagonal stands for it.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ from diamond.nets import Network, ResidualMLP, Whitened, grow
 
 from .batches import Batches
 from .objectives import FlowObjective, MapObjective
+from .shares import shares_of
 from .trainer import Schedule, train
 
 __all__ = ["distill", "distill_flow_map", "train_flow"]
@@ -49,6 +54,7 @@ def train_flow(
     flip: bool = False,
     interpolant: Interpolant | None = None,
     prediction: str = "velocity",
+    times: str = "uniform",
     out: str | Path | None = None,
     metadata: dict | None = None,
     accelerator: Accelerator | None = None,
@@ -68,6 +74,7 @@ def train_flow(
         flip: whether to mirror images left to right at random.
         interpolant: the path, linear by default.
         prediction: what the network gives: "velocity", "denoiser" or "noise".
+        times: the law of the times: "uniform", "logit-normal" or "early": see :mod:`distill.times`.
         out: a file to save the model to; metrics and an interrupted run's state stand beside it.
         metadata: what to note in the file.
         accelerator: devices, processes and precision.
@@ -86,37 +93,51 @@ def train_flow(
     flow.metadata = {**(metadata or {}), "steps": steps, "seed": plan.seed}
     _check_fit(flow, batches)
     train(
-        flow, FlowObjective(), batches, plan, out=out, resume=resume, progress=progress, description="train flow",
+        flow, FlowObjective(times), batches, plan, out=out, resume=resume, progress=progress, description="train flow",
         accelerator=accelerator,
     )  # fmt: skip
     return flow
 
 
 def distill(
-    teacher: Model,
+    teacher: Model | None,
     data: Any = None,
     net: nn.Module | None = None,
     loss: str = "lsd",
     *,
+    supervision: str = "teacher",
+    weighting: str | None = None,
+    times: str = "uniform",
+    interpolant: Interpolant | None = None,
     steps: int = 4000,
     labels: Tensor | None = None,
     off_diagonal: float | None = None,
-    from_zero: float = 0.8,
+    from_zero: float | None = None,
+    to_one: float | None = None,
     **training: Any,
 ) -> DiamondMap:
-    """Distils the GLASS flow of `teacher` into a Diamond Map.
+    """Distils the GLASS flow of `teacher` into a Diamond Map, or trains one from data alone.
 
     Arguments:
         teacher: a :class:`~diamond.Flow`, a :class:`~diamond.GlassFlow` or a :class:`~diamond.GaussianMixtureFlow`; it
-            is frozen, and asked for its denoiser only.
+            is frozen, and asked for its denoiser only. May be None with `supervision="data"`.
         data: as in :func:`train_flow`; a mixture's own samples by default.
         net: the map's network (`states=1, times=3`); by default the teacher's own, grown by the new inputs, so that
-            the map starts as the teacher on its diagonal, or a small one for a mixture.
-        loss: what holds off the diagonal: "lsd", the Lagrangian identity; or "trajectory", a regression on the teacher's
-            integrated flow: faster for a small network whose teacher costs no more than it does.
-        off_diagonal: share of a batch that goes to it, half by default, or nine tenths for trajectories; the rest goes
-            to the diagonal.
-        from_zero: share of the former that starts at s = 0.
+            the map starts as the teacher on its diagonal, or a small one for a mixture; without a teacher, a perceptron
+            in the data's whitened coordinates.
+        loss: what holds off the diagonal: "lsd", the Lagrangian identity; "esd", the Eulerian; "psd", the semigroup;
+            "meanflow", that of the mean velocity; or "trajectory", a regression on the teacher's integrated flow: faster
+            for a small network whose teacher costs no more than it does. See :mod:`distill.losses`.
+        supervision: what tells the velocity: "teacher", or "data": then a teacher is never asked, and gives no more than
+            its path and the network to start from.
+        weighting: how samples count: None, alike; "adaptive", by their own loss; or "learned", by their times: see
+            :mod:`distill.weighting`.
+        times: the law of times: "uniform", "logit-normal" or "early": see :mod:`distill.times`.
+        interpolant: the path where there is no teacher to say it, linear by default.
+        off_diagonal: share of a batch that goes off the diagonal, where the loss has a usual one, half for most: see
+            :mod:`distill.shares`; the rest goes to the diagonal.
+        from_zero: share of the former that starts at s = 0; likewise.
+        to_one: share of it that ends at r = 1; likewise.
         steps, labels, training: as in :func:`train_flow` (`label_dropout`, `flip`, `out` and the like among them), but
             for a learning rate of 2e-3.
 
@@ -124,39 +145,54 @@ def distill(
         ValueError: a teacher, data, or settings that do not fit.
     """
     source = _flow_of(teacher)
+    objective = MapObjective(
+        source, loss, off_diagonal, from_zero, to_one, supervision=supervision, weighting=weighting, times=times
+    )
     return _distil(
-        lambda seed: DiamondMap(
-            net or _student(source, seed, states=1, times=3), source.interpolant, source.event_shape
-        ),
-        source, data, labels, MapObjective(source, loss, off_diagonal, from_zero), steps, "distil", **training,
+        DiamondMap, {"states": 1, "times": 3}, source, interpolant, data, net, labels, objective, steps, "distil",
+        **training,
     )  # fmt: skip
 
 
 def distill_flow_map(
-    teacher: Model,
+    teacher: Model | None,
     data: Any = None,
     net: nn.Module | None = None,
     loss: str = "lsd",
     *,
+    supervision: str = "teacher",
+    weighting: str | None = None,
+    times: str = "uniform",
+    interpolant: Interpolant | None = None,
     steps: int = 4000,
     labels: Tensor | None = None,
     off_diagonal: float | None = None,
-    from_zero: float = 0.5,
+    from_zero: float | None = None,
+    to_one: float | None = None,
     **training: Any,
 ) -> FlowMap:
-    """Distils the probability-flow ODE of `teacher` into a deterministic flow map; arguments as in :func:`distill`,
-    with a network made with `times=1`."""
+    """Distils the probability-flow ODE of `teacher` into a deterministic flow map, or trains one from data alone;
+    arguments as in :func:`distill`, with a network made with `times=1`. Because a look-ahead starts at any time, at most
+    half of the pairs start at 0 by default."""
     source = _flow_of(teacher)
+    if from_zero is None:
+        from_zero = min(0.5, shares_of(loss).from_zero)
+    objective = MapObjective(
+        source, loss, off_diagonal, from_zero, to_one, supervision=supervision, weighting=weighting, times=times
+    )
     return _distil(
-        lambda seed: FlowMap(net or _student(source, seed, states=0, times=1), source.interpolant, source.event_shape),
-        source, data, labels, MapObjective(source, loss, off_diagonal, from_zero), steps, "distil flow map", **training,
+        FlowMap, {"states": 0, "times": 1}, source, interpolant, data, net, labels, objective, steps, "distil flow map",
+        **training,
     )  # fmt: skip
 
 
 def _distil(
-    make: Callable[[int], Any],
-    source: Model,
+    kind: Callable[[nn.Module, Interpolant | None, tuple[int, ...]], Any],
+    inputs: dict[str, int],
+    source: Model | None,
+    interpolant: Interpolant | None,
     data: Any,
+    net: nn.Module | None,
     labels: Tensor | None,
     objective: MapObjective,
     steps: int,
@@ -178,24 +214,43 @@ def _distil(
                 "data: got None, but only a mixture teacher can be sampled for data; expected a tensor or Dataset"
             )
         data = source
-    model = make(plan.seed)
-    batches = Batches(data, labels, _classes_of(model.net), label_dropout=label_dropout, flip=flip)
+    if source is not None:
+        if interpolant is not None:
+            raise ValueError(f"interpolant: got {interpolant} beside a teacher, which has its own path, expected None")
+        interpolant, net = source.interpolant, net or _student(source, plan.seed, **inputs)
+    batches = Batches(data, labels, _classes_of(net), label_dropout=label_dropout, flip=flip)
+    if net is None:
+        net = _network_for(batches, interpolant, plan.seed, **inputs)
+    model = kind(net, interpolant, batches.event_shape if source is None else source.event_shape)
     _check_fit(model, batches)
-    model.metadata = {**source.metadata, **(metadata or {}), "steps": steps, "seed": plan.seed}
-    wanted = {p: p.requires_grad for p in source.parameters()}
-    try:
-        source.eval().requires_grad_(False)
+    model.metadata = {
+        **({} if source is None else source.metadata), **(metadata or {}), "loss": objective.loss,
+        "supervision": objective.supervision, "steps": steps, "seed": plan.seed,
+    }  # fmt: skip
+    with _frozen(source):
         train(
             model, objective, batches, plan, out=out, resume=resume, progress=progress, description=description,
             accelerator=accelerator,
         )  # fmt: skip
-    finally:
-        for parameter, value in wanted.items():
-            parameter.requires_grad_(value)
     return model
 
 
-def _flow_of(teacher: Model) -> Model:
+@contextmanager
+def _frozen(source: Model | None) -> Iterator[None]:
+    """The teacher in evaluation mode and without gradients, until the end."""
+    wanted = {} if source is None else {p: p.requires_grad for p in source.parameters()}
+    try:
+        if source is not None:
+            source.eval().requires_grad_(False)
+        yield
+    finally:
+        for parameter, value in wanted.items():
+            parameter.requires_grad_(value)
+
+
+def _flow_of(teacher: Model | None) -> Model | None:
+    if teacher is None:
+        return None
     flow = teacher.flow if isinstance(teacher, GlassFlow) else teacher
     if not isinstance(flow, (Flow, GaussianMixtureFlow)):
         raise ValueError(f"teacher: got a {type(flow).__name__}, expected a Flow, a GlassFlow or a GaussianMixtureFlow")
