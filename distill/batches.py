@@ -1,4 +1,4 @@
-"""Where training samples come from: a tensor, a torch Dataset, or an exact model.
+"""Where training samples come from: a tensor, a torch Dataset, a stream, or an exact model.
 
 Labels may be left out at random, so that one network learns the conditional law and the unconditional one, between
 which classifier-free guidance works; images may be mirrored at random.
@@ -9,33 +9,42 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, IterableDataset, default_collate
 
 from diamond.mixture import GaussianMixtureFlow
 from diamond.randomness import uniform
+from diamond.validation import check_positive
+
+from .streams import fetch_ahead, fetch_stream
 
 __all__ = ["Batches"]
 
+ALL = slice(None)
+
 
 class Batches:
-    """Random batches, drawn with replacement from finite data, or afresh from an exact model.
+    """Random batches, drawn with replacement from finite data, or afresh from an exact model; or a stream's in its order.
 
     Arguments:
-        data: a floating tensor `(N, *event)`; a map-style Dataset whose items are events or pairs (event, label); or a
-            :class:`~diamond.GaussianMixtureFlow`, which is sampled.
+        data: a floating tensor `(N, *event)`; a torch Dataset, map-style or iterable, whose items are events or pairs
+            (event, label); or a :class:`~diamond.GaussianMixtureFlow`, which is sampled.
         labels: class labels `(N,)` to go with a tensor.
         classes: number of classes that the network was made for; 0 leaves all labels out.
         label_dropout: probability, in [0, 1), with which a label becomes `classes`, which stands for "no label".
         flip: whether each image is mirrored left to right with probability one half.
+        workers: processes that fetch a Dataset's items ahead. The order of batches does not depend on them, but for a
+            stream, whose own business it is to share itself out among several.
 
     Raises:
-        ValueError: data of another kind, none at all, or not finite; labels that do not fit or are missing; options
-            that cannot be used.
+        ValueError: data of another kind, less than two samples, or not finite; labels that do not fit or are missing;
+            options that cannot be used.
     """
 
     def __init__(
@@ -46,13 +55,18 @@ class Batches:
         *,
         label_dropout: float = 0.0,
         flip: bool = False,
+        workers: int = 0,
     ) -> None:
         self.data, self.labels, self.classes = data, labels, classes
         self.label_dropout, self.flip = label_dropout, flip
+        self.workers = check_positive("workers", workers, least=0)
+        self.streamed = isinstance(data, IterableDataset)
         if not 0 <= label_dropout < 1:
             raise ValueError(f"label_dropout: got {label_dropout}, expected a probability in [0, 1)")
         if label_dropout and not classes:
             raise ValueError(f"label_dropout: got {label_dropout}, but the network was made without classes")
+        if workers and isinstance(data, (Tensor, GaussianMixtureFlow)):
+            raise ValueError(f"workers: got {workers} for data that are in memory, expected 0")
         self.event_shape = self._checked()
         if flip and len(self.event_shape) != 3:
             raise ValueError(f"flip: got True for events of shape {self.event_shape}, expected images (C, H, W)")
@@ -60,22 +74,79 @@ class Batches:
     @property
     def settings(self) -> dict[str, Any]:
         """What a run must have in common with one that it resumes, as JSON values."""
-        return {"label_dropout": self.label_dropout, "flip": self.flip}
+        sized = isinstance(self.data, (Tensor, Dataset)) and not self.streamed
+        return {
+            "samples": len(self.data) if sized else None, "event_shape": list(self.event_shape),
+            "label_dropout": self.label_dropout, "flip": self.flip,
+        }  # fmt: skip
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """`n` samples `(n, *event)` and their labels `(n,)`, or None, on the generator's device."""
+    def draw(self, n: int, generator: torch.Generator, rows: slice = ALL) -> tuple[Tensor, Tensor | None]:
+        """Rows `rows` of a batch of `n` samples `(n, *event)` and their labels `(n,)`, or None, where the generator is.
+        Of a stream, the first samples."""
         if isinstance(self.data, GaussianMixtureFlow):
-            z, labels = self.data.sample(n, generator=generator).to(torch.float32), None
-        else:
-            index = torch.randint(len(self.data), (n,), generator=generator, device=generator.device)
-            z, labels = self._fetch(index.to(self.data.device) if isinstance(self.data, Tensor) else index)
+            z = self.data.sample(n, generator=generator).to(torch.float32)
+            return self._finished(z[rows], None, n, generator, rows)
+        if self.streamed:
+            return self._finished(*self._parted(default_collate([*islice(self.data, n)])), n, generator, rows)
+        index = self._index(n, generator)[rows]
+        return self._finished(*self._fetch(index), n, generator, rows)
+
+    def sequence(
+        self, n: int, rows: slice, seed_of: Callable[[int], int], blocks: range
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Rows `rows` of the batch of each block, drawn from `seed_of(block)` alone, on the CPU."""
+        generator = torch.Generator()
+        if not self.workers and not self.streamed:
+            for block in blocks:
+                yield self.draw(n, generator.manual_seed(seed_of(block)), rows)
+            return
+        if self.streamed:
+            for block, items in zip(blocks, fetch_stream(self.data, n, blocks.start, self.workers), strict=False):
+                z, labels = self._parted([tensor[rows] for tensor in items])
+                yield self._finished(z, labels, n, generator.manual_seed(seed_of(block)), rows)
+            return
+
+        def index_of(block: int) -> Tensor:
+            return self._index(n, torch.Generator().manual_seed(seed_of(block)))[rows]
+
+        for block, items in zip(blocks, fetch_ahead(self.data, index_of, blocks, self.workers), strict=True):
+            self._index(
+                n, generator.manual_seed(seed_of(block))
+            )  # what is drawn next is what it would be without workers
+            yield self._finished(*self._parted(items), n, generator, rows)
+
+    def _index(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(len(self.data), (n,), generator=generator, device=generator.device)
+
+    def _finished(
+        self, z: Tensor, labels: Tensor | None, n: int, generator: torch.Generator, rows: slice
+    ) -> tuple[Tensor, Tensor | None]:
+        """Rows of a batch of `n` as the network shall see them."""
         z, labels = z.to(generator.device), None if labels is None else labels.to(generator.device)
         if self.flip:
-            mirrored = uniform((n, *[1] * len(self.event_shape)), generator, device=z.device) < 0.5
-            z = torch.where(mirrored, z.flip(-1), z)
+            mirrored = uniform((n,), generator, device=z.device)[rows] < 0.5
+            z = torch.where(mirrored.view(-1, 1, 1, 1), z.flip(-1), z)
         if self.label_dropout and labels is not None:
-            dropped = uniform((n,), generator, device=labels.device) < self.label_dropout
+            dropped = uniform((n,), generator, device=labels.device)[rows] < self.label_dropout
             labels = labels.masked_fill(dropped, self.classes)
+        return z, labels
+
+    def _fetch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        if isinstance(self.data, Tensor):
+            index = index.to(self.data.device)
+            return self.data[index], self.labels[index] if self.labels is not None and self.classes else None
+        return self._parted(default_collate([self.data[int(i)] for i in index]))
+
+    def _parted(self, items: Any) -> tuple[Tensor, Tensor | None]:
+        """Events and labels of collated items of a Dataset, once they are known to be fit for training."""
+        several = isinstance(items, (tuple, list))
+        z, labels = (items[0], items[1] if len(items) > 1 else None) if several else (items, None)
+        check_events(z)
+        if not self.classes:
+            return z, None
+        if labels is None:
+            raise ValueError("data: its items hold no label, but the network is conditional and expects one")
+        check_labels(labels, self.classes)
         return z, labels
 
     def _checked(self) -> tuple[int, ...]:
@@ -85,17 +156,16 @@ class Batches:
             if self.classes:
                 raise ValueError("data: got a mixture, which has no labels, but the network was made with classes")
             return data.event_shape
+        if self.streamed:
+            first = default_collate([*islice(data, 1)] or [torch.zeros(0)])
+            return tuple(self._parted(first)[0].shape[1:])
         if not isinstance(data, (Tensor, Dataset)) or not hasattr(data, "__len__"):
-            raise ValueError(
-                f"data: got {type(data).__name__}, expected a tensor (N, *event) or a map-style torch Dataset"
-            )
-        if not len(data):  # type: ignore[arg-type]
-            raise ValueError("data: got no samples, expected at least one")
+            raise ValueError(f"data: got {type(data).__name__}, expected a tensor (N, *event) or a torch Dataset")
+        if len(data) < 2:  # type: ignore[arg-type]
+            count = "one sample" if len(data) else "no samples"  # type: ignore[arg-type]
+            raise ValueError(f"data: got {count}, expected at least two")
         if isinstance(data, Tensor):
-            if not data.is_floating_point() or data.ndim < 2:
-                raise ValueError(f"data: got {data.dtype} {tuple(data.shape)}, expected a floating tensor (N, *event)")
-            if not bool(data.isfinite().all()):
-                raise ValueError("data: got NaN or infinite entries, expected finite numbers")
+            check_events(data)
             if labels is not None and labels.shape != (len(data),):
                 raise ValueError(f"labels: got shape {tuple(labels.shape)}, expected ({len(data)},)")
             if self.classes and labels is None:
@@ -104,14 +174,17 @@ class Batches:
                 check_labels(labels, self.classes)
         return tuple(self._fetch(torch.zeros(1, dtype=torch.long))[0].shape[1:])
 
-    def _fetch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        if isinstance(self.data, Tensor):
-            return self.data[index], self.labels[index] if self.labels is not None and self.classes else None
-        items = default_collate([self.data[int(i)] for i in index])
-        z, labels = (items[0], items[1]) if isinstance(items, (tuple, list)) else (items, None)
-        if self.classes and labels is None:
-            raise ValueError("data: its items hold no label, but the network is conditional and expects one")
-        return z, labels if self.classes else None
+
+def check_events(z: Tensor) -> None:
+    """Refuses `z` unless it is a floating tensor `(N, *event)` of finite numbers.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not z.is_floating_point() or z.ndim < 2:
+        raise ValueError(f"data: got {z.dtype} {tuple(z.shape)}, expected a floating tensor (N, *event)")
+    if not bool(z.isfinite().all()):
+        raise ValueError("data: got NaN or infinite entries, expected finite numbers")
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
