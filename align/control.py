@@ -16,6 +16,15 @@ For a linear reward of standard deviation s on a Gaussian posterior K times the 
 relative to :math:`\nabla r(D)`: 1 for a linear reward, less for a concave one. Where the tilted posterior lies where the
 reward is flat, near the centre of a steep quadratic, the control adds noise.
 
+A trained map's draws need not have its D as their mean, nor have weighted ones: their gap times the slope is then added
+to the mean of the value.
+
+`examples/benchmarks/control_variates.py` measures it at equal cost, on mixtures. With 8 to 16 draws the error of the
+value is 15 to 20 % below that of antithetic draws for linear and wide quadratic rewards (7 to 16 % with the gradient
+counted as a call), as large for narrower ones, and a third larger for steep ones; with 2 it is no smaller but for linear
+rewards, and on top of antithetic draws it pays for none. As `value=` of :func:`align.smc` it is right for nearly linear
+rewards and few draws; with a steep one the particles that matter are lost.
+
 References:
     | Monte Carlo theory, methods and examples (Owen, 2013), https://artowen.su.domains/mc/, chapter 8
     | Estimation of the mean of a multivariate normal distribution (Stein, 1981),

@@ -68,8 +68,8 @@ def value(
         antithetic: draws in pairs of opposite noise; `mc` must be even, and with a correction at least 4.
         control: "plugin" takes off the first-order noise about the posterior mean (:mod:`align.control`), for one more
             evaluation, reward call and reward gradient a state. The mean of the result stays as it is, `exp` of it is
-            no longer unbiased. For smooth rewards and from some 4 draws on; it adds noise where the reward is steep
-            and curved over the posterior. It goes with the other options, and takes off what pairs have left over.
+            no longer unbiased. It pays for smooth rewards and 8 draws or more, and adds noise where the reward is steep
+            and curved over the posterior.
         cond: conditioning with leading dimension B.
         generator: one, or one for each of B states (or of as many equal groups of them).
         chunk: samples per network call; the result does not depend on it.
