@@ -19,12 +19,11 @@ import math
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import fields
 from typing import Any
 
 import torch
 
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from diamond.diamond_map import DiamondMap
@@ -52,51 +51,45 @@ def train_flow(
     labels: Tensor | None = None,
     label_dropout: float = 0.0,
     flip: bool = False,
+    workers: int = 0,
     interpolant: Interpolant | None = None,
     prediction: str = "velocity",
     times: str = "uniform",
-    out: str | Path | None = None,
     metadata: dict | None = None,
-    accelerator: Accelerator | None = None,
-    progress: bool = True,
-    resume: bool = True,
-    **schedule: Any,
+    **training: Any,
 ) -> Flow:
     """Trains a flow model by flow matching.
 
     Arguments:
-        data: a floating tensor `(N, *event)`, a map-style torch Dataset, or an exact mixture to sample.
+        data: a floating tensor `(N, *event)`, a torch Dataset, map-style or iterable, or an exact mixture to sample: see
+            :class:`distill.batches.Batches`.
         net: the network, trained in place; a perceptron in the data's whitened coordinates by default.
         steps: optimiser steps.
         labels: class labels `(N,)` to go with a tensor, for a network with classes.
         label_dropout: probability of leaving a label out, so that the network learns the unconditional law as well and
             can be guided.
         flip: whether to mirror images left to right at random.
+        workers: processes that fetch the items of a Dataset ahead.
         interpolant: the path, linear by default.
         prediction: what the network gives: "velocity", "denoiser" or "noise".
         times: the law of the times: "uniform", "logit-normal" or "early": see :mod:`distill.times`.
-        out: a file to save the model to; metrics and an interrupted run's state stand beside it.
         metadata: what to note in the file.
-        accelerator: devices, processes and precision.
-        progress, resume: as in :func:`distill.trainer.train`.
-        schedule: further fields of :class:`distill.trainer.Schedule`: `batch`, `learning_rate`, `warmup`, `ema`,
-            `clip`, `seed`.
+        training: further fields of :class:`distill.trainer.Schedule`: `batch`, `learning_rate`, `warmup`, `ema`,
+            `clip`, `seed`, `accumulate`, `precision`; and options of :func:`distill.trainer.train`: `out`, a file to
+            save the model to, beside which metrics and an interrupted run's state stand, `resume`, `save_every`,
+            `keep`, `log_every`, `log_with`, `sample_every`, `progress`, `accelerator`.
 
     Raises:
         ValueError: data, labels or settings that do not fit.
     """
-    plan = Schedule(steps=steps, **schedule)
-    batches = Batches(data, labels, _classes_of(net), label_dropout=label_dropout, flip=flip)
+    plan, options = _planned(steps, training)
+    batches = Batches(data, labels, _classes_of(net), label_dropout=label_dropout, flip=flip, workers=workers)
     if net is None:
         net = _network_for(batches, interpolant, plan.seed)
     flow = Flow(net, interpolant, batches.event_shape, prediction)
     flow.metadata = {**(metadata or {}), "steps": steps, "seed": plan.seed}
     _check_fit(flow, batches)
-    train(
-        flow, FlowObjective(times), batches, plan, out=out, resume=resume, progress=progress, description="train flow",
-        accelerator=accelerator,
-    )  # fmt: skip
-    return flow
+    return train(flow, FlowObjective(times), batches, plan, description="train flow", **options)
 
 
 def distill(
@@ -200,14 +193,11 @@ def _distil(
     *,
     label_dropout: float = 0.0,
     flip: bool = False,
-    out: str | Path | None = None,
+    workers: int = 0,
     metadata: dict | None = None,
-    accelerator: Accelerator | None = None,
-    progress: bool = True,
-    resume: bool = True,
-    **schedule: Any,
+    **training: Any,
 ) -> Any:
-    plan = Schedule(steps=steps, **{"learning_rate": 2e-3, **schedule})
+    plan, options = _planned(steps, {"learning_rate": 2e-3, **training})
     if data is None:
         if not isinstance(source, GaussianMixtureFlow):
             raise ValueError(
@@ -218,7 +208,7 @@ def _distil(
         if interpolant is not None:
             raise ValueError(f"interpolant: got {interpolant} beside a teacher, which has its own path, expected None")
         interpolant, net = source.interpolant, net or _student(source, plan.seed, **inputs)
-    batches = Batches(data, labels, _classes_of(net), label_dropout=label_dropout, flip=flip)
+    batches = Batches(data, labels, _classes_of(net), label_dropout=label_dropout, flip=flip, workers=workers)
     if net is None:
         net = _network_for(batches, interpolant, plan.seed, **inputs)
     model = kind(net, interpolant, batches.event_shape if source is None else source.event_shape)
@@ -228,11 +218,14 @@ def _distil(
         "supervision": objective.supervision, "steps": steps, "seed": plan.seed,
     }  # fmt: skip
     with _frozen(source):
-        train(
-            model, objective, batches, plan, out=out, resume=resume, progress=progress, description=description,
-            accelerator=accelerator,
-        )  # fmt: skip
-    return model
+        return train(model, objective, batches, plan, description=description, **options)
+
+
+def _planned(steps: int, training: dict[str, Any]) -> tuple[Schedule, dict[str, Any]]:
+    """The schedule among the options of training, and those that are the trainer's."""
+    known = {field.name for field in fields(Schedule)}
+    plan = Schedule(steps=steps, **{name: value for name, value in training.items() if name in known})
+    return plan, {name: value for name, value in training.items() if name not in known}
 
 
 @contextmanager

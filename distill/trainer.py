@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -38,9 +38,11 @@ from .stopping import Stopping
 
 __all__ = ["Schedule", "train"]
 
+AnyModel = TypeVar("AnyModel", bound=Model)
+
 
 def train(
-    model: Model,
+    model: AnyModel,
     objective: Objective,
     batches: Batches,
     schedule: Schedule,
@@ -55,7 +57,7 @@ def train(
     progress: bool = True,
     description: str = "train",
     accelerator: Accelerator | None = None,
-) -> Model:
+) -> AnyModel:
     """Minimises `objective` and returns `model` with the moving average of its weights, in evaluation mode.
 
     Arguments:
