@@ -1,0 +1,163 @@
+"""The two stages of every recipe: a class-conditional teacher, and the Diamond Map of its GLASS flow.
+
+Labels are left out at random in both, so that the models sample with classes and without. A stage that was killed goes on
+where it was; one whose time is up saves the moving average of the weights as they are.
+"""
+
+from __future__ import annotations
+
+import time
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torch import Tensor
+
+import diamond
+import distill
+
+from diamond.checkpoint import read_tensors
+from diamond.data import Data
+from diamond.nets import Network, grow
+from distill.recipes import seeded
+
+from .budget import Deadline, planned_steps
+
+__all__ = ["Recipe", "Run", "Stage", "distil_map", "machine", "train_teacher"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the models of one data set are made.
+
+    Attributes:
+        data: the data set, and the name of the map; the teacher's is `DATA-teacher`.
+        source: the data's origin and licence, for the card.
+        network: makes the teacher's network from images `(N, C, H, W)`, the number of classes, and a width.
+        width: of the network.
+        teacher, map: arguments of `distill.train_flow` and `distill.distill`.
+        teacher_share: share of the time that goes to the teacher.
+        shared: arguments of both.
+    """
+
+    data: str
+    source: str
+    network: Callable[[Tensor, int, int], Network]
+    width: int
+    teacher: dict[str, Any] = field(default_factory=dict)
+    map: dict[str, Any] = field(default_factory=dict)
+    teacher_share: float = 0.3
+    shared: dict[str, Any] = field(default_factory=lambda: {"label_dropout": 0.1})
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and how long a recipe runs.
+
+    Attributes:
+        out: the folder of the models, their plans, states and metrics.
+        seconds: for both stages together.
+        steps: of the teacher and of the map; None for as many as fit.
+        seed: of everything random.
+        progress: whether to show bars.
+    """
+
+    out: Path
+    seconds: float
+    steps: tuple[int | None, int | None] = (None, None)
+    seed: int = 0
+    progress: bool = True
+
+
+def train_teacher(recipe: Recipe, data: Data, run: Run) -> diamond.Flow:
+    """The flow model, kept in `teacher.ckpt`."""
+
+    def network() -> Network:
+        with seeded(run.seed):
+            return recipe.network(data.images, data.classes, recipe.width)
+
+    def train(**given: Any) -> diamond.Flow:
+        settings = {**recipe.shared, **recipe.teacher, **given}
+        return distill.train_flow(data.images, network(), labels=data.labels, seed=run.seed, **settings)
+
+    stage = Stage("teacher", train, lambda: diamond.Flow(network()), {"data": recipe.data})
+    return stage.model(run, recipe.teacher_share * run.seconds, run.steps[0])
+
+
+def distil_map(recipe: Recipe, data: Data, teacher: diamond.Flow, run: Run) -> diamond.DiamondMap:
+    """The Diamond Map of the teacher, kept in `map.ckpt`."""
+
+    def train(**given: Any) -> diamond.DiamondMap:
+        settings = {**recipe.shared, **recipe.map, **given}
+        return distill.distill(teacher, data.images, labels=data.labels, seed=run.seed, **settings)
+
+    def empty() -> diamond.DiamondMap:
+        return diamond.DiamondMap(grow(teacher.net, states=1, times=3), teacher.interpolant, teacher.event_shape)
+
+    stage = Stage("map", train, empty, {"data": recipe.data, "teacher": f"{recipe.data}-teacher"})
+    return stage.model(run, (1 - recipe.teacher_share) * run.seconds, run.steps[1])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training, and what it leaves in `NAME.ckpt`.
+
+    Attributes:
+        name: of the file.
+        train: trains a model, given `steps`, `metadata`, `out` and `progress`.
+        empty: makes such a model with any weights.
+        metadata: what the file notes.
+    """
+
+    name: str
+    train: Callable[..., Any]
+    empty: Callable[[], Any]
+    metadata: dict[str, Any]
+
+    def model(self, run: Run, seconds: float, steps: int | None) -> Any:
+        """The model, trained in `steps` steps, or in as many as fit into the time; or read, if it is there."""
+        out, began = run.out / f"{self.name}.ckpt", time.perf_counter()
+        if out.is_file():
+            return diamond.load(out)
+        limit: Any = nullcontext()
+        if steps is None:
+            steps = planned_steps(out.with_suffix(".plan.json"), seconds, lambda n: self.train(steps=n, progress=False))
+            limit = Deadline(max(1.0, seconds - (time.perf_counter() - began)))
+        try:
+            with limit:
+                model = self.train(steps=steps, out=out, metadata=self.metadata, progress=run.progress)
+        except KeyboardInterrupt:
+            if not getattr(limit, "passed", False):
+                raise
+            model = self._salvaged(Path(f"{out}.state")) if not out.is_file() else diamond.load(out)
+        took = time.perf_counter() - began
+        model.metadata |= {"minutes": round(took / 60, 1), "machine": machine()}
+        model.save(out)
+        return diamond.load(out)
+
+    def _salvaged(self, state: Path) -> Any:
+        """A model with the first moving average in the state of a run whose time is up."""
+        tensors, header = read_tensors(state)
+        weights: dict[str, Tensor] = {}
+        for start in ("model.", "average.0."):
+            weights |= {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+        model, settings = self.empty(), header["settings"]
+        model.load_state_dict(weights)
+        done = {"steps": header["step"], "planned_steps": settings["steps"], "seed": settings["seed"]}
+        model.metadata = {**self.metadata, **done}
+        print(f"{self.name}: time is up after {header['step']} of {settings['steps']} steps", flush=True)
+        state.unlink()
+        return model
+
+
+def machine() -> str:
+    """What kind of machine this is, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"{threads} CPU thread{'s' if threads > 1 else ''}"
