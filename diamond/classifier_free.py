@@ -43,7 +43,7 @@ class ClassifierFree(Flow):
         flow: a flow whose network takes class labels.
         scale: the guidance scale: 0 without the label, 1 with it, more to sharpen the class.
         interval: the times `(first, last)` at which to guide, always by default; elsewhere the scale is 1.
-        no_label: the label that stands for none; the network's `classes` where that exists.
+        no_label: the label that stands for none; by default the network's `no_label` or its `classes`.
 
     Raises:
         ValueError: not a flow, a scale that is not finite, an interval that is none, or no label for "no label".
@@ -82,8 +82,9 @@ class ClassifierFree(Flow):
 
 
 def _label_for_none(net: Any) -> int:
-    """The number of classes of the network, or of one inside it."""
+    """The label for none of the network, or of one inside it: its number of classes, unless it tells another."""
     for part in net.modules() if isinstance(net, nn.Module) else [net]:
-        if isinstance(classes := getattr(part, "classes", None), int) and classes > 0:
-            return classes
-    raise ValueError("no_label: got None, but the network tells no number of classes; expected the label of none")
+        label = getattr(part, "no_label", getattr(part, "classes", None))
+        if isinstance(label, int) and label > 0:
+            return label
+    raise ValueError("no_label: got None, but the network tells neither it nor its classes; expected the label of none")

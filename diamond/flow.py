@@ -80,6 +80,39 @@ class Flow(Model):
         self.net = net
         self.prediction = check_choice("prediction", prediction, PREDICTIONS)
 
+    @staticmethod
+    def from_diffusers(
+        model: Any,
+        *,
+        prediction: str | None = None,
+        scheduler: Any = None,
+        event_shape: tuple[int, ...] | None = None,
+        no_label: int | None = None,
+        interpolant: Interpolant | None = None,
+    ) -> Flow:
+        """A flow from a network of diffusers (:mod:`diamond.adapters.diffusers_network`).
+
+        Arguments:
+            model: a `UNet2DModel` or `DiTTransformer2DModel`, a pipeline with one, or a folder that either was saved
+                to, with its weights as safetensors. Class labels, where it takes them, are passed as `cond`.
+            prediction: what the network gives: "epsilon", "v_prediction", "sample" or "flow" (noise minus data, on
+                the linear path); by default what the scheduler says, or "epsilon".
+            scheduler: the scheduler of its training, any of diffusers with `alphas_cumprod`, or a flow-matching one;
+                by default the one that came with it, or DDPM's of 1000 steps.
+            event_shape: the shape `(C, H, W)` of one sample; by default the model's own.
+            no_label: the label that stands for none, for a U-Net trained with one. A transformer has its own.
+            interpolant: the path on which to see it, linear by default: the model's own path is one of its scale and
+                its time, so that any will do.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            ValueError: a folder, model or scheduler of another kind, or an event shape that does not fit.
+        """
+        from .adapters.diffusers_loading import load_network
+
+        net = load_network(model, prediction, scheduler, event_shape, no_label, interpolant)
+        return Flow(net, net.interpolant)
+
     def _network(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         self.nfe += len(x)
         return self.net(x, t) if cond is None else self.net(x, t, cond)

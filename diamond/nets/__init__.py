@@ -7,6 +7,7 @@ Every network can be differentiated in forward mode.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from torch import nn
@@ -22,6 +23,7 @@ __all__ = ["Network", "Preconditioned", "ResidualMLP", "Transformer", "UNet", "W
 
 KINDS = (Preconditioned, ResidualMLP, Transformer, UNet, Whitened)
 NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in KINDS}
+ADAPTERS = {"DiffusersNetwork": "diamond.adapters.diffusers_network"}  # known too, but imported when asked for
 
 
 def describe(net: Any) -> dict[str, Any]:
@@ -44,10 +46,11 @@ def make(description: dict[str, Any]) -> Network:
         ValueError: no network has that name.
     """
     name = description["name"]
-    if name not in NETWORKS:
+    kind = _kind(name)
+    if kind is None:
         raise ValueError(f"net: got {name!r}, expected one of {', '.join(NETWORKS)}")
     config = description["config"]
-    return NETWORKS[name](**{k: make(v) if isinstance(v, dict) else v for k, v in config.items()})
+    return kind(**{k: make(v) if isinstance(v, dict) else v for k, v in config.items()})
 
 
 def grow(net: Any, states: int, times: int) -> Network:
@@ -56,9 +59,14 @@ def grow(net: Any, states: int, times: int) -> Network:
     All weights of `net` are copied; those of the new inputs end in zeros.
 
     Raises:
-        ValueError: `net` is not a network of this package, or has further states or times already.
+        ValueError: `net` is not a network of this package, or of one of its adapters, or has further states or times
+            already.
     """
     _check_known(net)
+    if type(net).__name__ in ADAPTERS:
+        raise ValueError(
+            f"net: got a {type(net).__name__}, which has no further inputs to grow; expected a network of diamond.nets"
+        )
     if isinstance(net, (Preconditioned, Whitened)):
         inner = {"net": grow(net.net, states, times), "interpolant": net.interpolant}
         grown: Network = type(net)(**{**net.config, **inner})
@@ -72,5 +80,11 @@ def grow(net: Any, states: int, times: int) -> Network:
 
 
 def _check_known(net: Any) -> None:
-    if NETWORKS.get(type(net).__name__) is not type(net):
+    if _kind(type(net).__name__) is not type(net):
         raise ValueError(f"net: got {type(net).__name__}, expected one of {', '.join(NETWORKS)}")
+
+
+def _kind(name: str) -> type[Network] | None:
+    if name in ADAPTERS:
+        return getattr(import_module(ADAPTERS[name]), name)
+    return NETWORKS.get(name)

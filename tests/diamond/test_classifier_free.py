@@ -188,7 +188,7 @@ def test_what_cannot_be_guided_is_refused(exact):
         ClassifierFree(ClassifierFree(exact))
     with pytest.raises(ValueError, match="^flow: got a GaussianMixtureFlow, expected a Flow"):
         ClassifierFree(exact.net.flows[0])
-    with pytest.raises(ValueError, match="^no_label: got None, but the network tells no number of classes"):
+    with pytest.raises(ValueError, match="^no_label: got None, but the network tells neither it nor its classes"):
         ClassifierFree(Flow(ResidualMLP((2,), width=8)))
 
 
