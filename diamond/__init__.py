@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checkpoint import load as load
+    from .classifier_free import ClassifierFree as ClassifierFree
     from .degeneracy import DegenerateWeights as DegenerateWeights
     from .diamond_map import DiamondMap as DiamondMap
     from .flow import Flow as Flow
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOMS = {
+    "ClassifierFree": "classifier_free",
     "Cosine": "interpolant",
     "DegenerateWeights": "degeneracy",
     "DiamondMap": "diamond_map",

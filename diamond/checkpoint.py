@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from .classifier_free import ClassifierFree
 from .diamond_map import DiamondMap
 from .flow import Flow
 from .flow_map import FlowMap
@@ -35,7 +36,7 @@ __all__ = ["describe_model", "load", "read_header", "read_tensors", "save", "wri
 
 FORMAT = "diamond-maps/1"
 HALVES = (torch.float16, torch.bfloat16)
-MODELS: dict[str, Any] = {kind.__name__: kind for kind in (Flow, FlowMap, DiamondMap)}
+MODELS: dict[str, Any] = {kind.__name__: kind for kind in (Flow, ClassifierFree, FlowMap, DiamondMap)}
 WEIGHTED = (
     "snr",
     "proposals",
@@ -172,11 +173,13 @@ def describe_model(model: Model) -> dict[str, Any]:
             f"model: got {type(model).__name__}, expected one of {', '.join(MODELS)}, GlassFlow, GaussianMixtureFlow, "
             "WeightedDiamondMap"
         )
-    config = {
+    config: dict[str, Any] = {
         "interpolant": _name_of(model),
         "event_shape": list(model.event_shape),
         "net": describe(model.net),
     }
+    if isinstance(model, ClassifierFree):
+        config |= {"scale": model.scale, "interval": list(model.interval), "no_label": model.no_label}
     return config | ({"prediction": model.prediction} if isinstance(model, Flow) else {})
 
 
@@ -199,4 +202,9 @@ def _build(kind: str, config: dict[str, Any], tensors: dict[str, Tensor], prefix
         return WeightedDiamondMap(inner, **{name: config[name] for name in WEIGHTED})
     place = interpolant_named(config["interpolant"]), tuple(config["event_shape"])
     net = make(config["net"])
-    return Flow(net, *place, config["prediction"]) if kind == "Flow" else MODELS[kind](net, *place)
+    if kind in ("Flow", "ClassifierFree"):
+        flow = Flow(net, *place, config["prediction"])
+        if kind == "Flow":
+            return flow
+        return ClassifierFree(flow, config["scale"], tuple(config["interval"]), config["no_label"])
+    return MODELS[kind](net, *place)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from diamond.checkpoint import load
 from diamond.classifier_free import ClassifierFree
 from diamond.flow import Flow
 from diamond.glass import GlassFlow
@@ -197,3 +198,16 @@ def test_labels_of_a_wrong_kind_are_refused(cond):
     x, t, _ = inputs()
     with pytest.raises(ValueError, match=r"^cond: got .*, expected class labels \(6,\), whole numbers"):
         ClassifierFree(network()).velocity(x, t, cond=cond)
+
+
+@pytest.mark.parametrize("view", [False, True])
+def test_a_guided_flow_is_saved_and_loaded(view, tmp_path):
+    guided = ClassifierFree(Flow(network().net, Cosine(), prediction="noise"), 2.5, (0.3, 0.8), no_label=2)
+    saved = GlassFlow(guided, steps=2) if view else guided
+    saved.save(tmp_path / "guided.ckpt")
+    loaded = load(tmp_path / "guided.ckpt")
+    inner = loaded.flow if view else loaded
+    assert type(inner) is ClassifierFree
+    assert (inner.scale, inner.interval, inner.no_label) == (2.5, (0.3, 0.8), 2)
+    x, t, cond = inputs()
+    assert torch.equal(loaded.velocity(x, t, cond=cond), guided.velocity(x, t, cond=cond))
