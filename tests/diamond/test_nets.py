@@ -6,6 +6,10 @@ import math
 import pytest
 import torch
 
+from diamond.diamond_map import DiamondMap
+from diamond.flow import Flow
+from diamond.flow_map import FlowMap
+from diamond.glass import glass_velocity
 from diamond.interpolant import Cosine, Linear
 from diamond.mixture import GaussianMixtureFlow
 from diamond.nets import Preconditioned, ResidualMLP, Transformer, UNet, Whitened, describe, grow, make
@@ -139,6 +143,22 @@ def test_growing_what_has_grown_already_is_refused(make_flow):
 def test_growing_a_foreign_network_is_refused():
     with pytest.raises(ValueError, match="^net: got Linear, expected one of .*ResidualMLP, Transformer"):
         grow(torch.nn.Linear(2, 2), 1, 3)
+
+
+@pytest.mark.parametrize("path", [Linear(), Cosine()], ids=repr)
+@pytest.mark.parametrize("classes", [0, CLASSES])
+def test_a_student_grown_from_its_teacher_is_the_teacher_on_the_diagonal(make_flow, path, classes):
+    """A Diamond Map's inner velocity is that of the posterior flow, whatever both states; a flow map's the velocity."""
+    teacher = Flow(awake(make_flow(classes)), path)
+    diamond, flow_map = (kind(grow(teacher.net, *new), path) for kind, new in ((DiamondMap, (1, 3)), (FlowMap, (0, 1))))
+    x, t, (x_bar, _), (s, _, _) = inputs()
+    cond = torch.arange(ROWS) % CLASSES if classes else None
+    expected = teacher.velocity(x, t, cond=cond)
+    assert float(expected.detach().std()) > 0.1
+    for student in (diamond, flow_map):
+        torch.testing.assert_close(student.velocity(x, t, cond=cond), expected, rtol=1e-9, atol=1e-9)
+    inner = glass_velocity(teacher.denoise, path, x_bar, s, x, t, cond)
+    torch.testing.assert_close(diamond.inner_velocity(x_bar, s, x, t, cond=cond), inner, rtol=1e-9, atol=1e-9)
 
 
 # ---------------------------------------------------------------- derivatives
@@ -316,6 +336,22 @@ def test_written_out_attention_is_that_of_torch(sown):
     query, key, value = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in block.mix(tokens).chunk(3, dim=-1))
     attended = torch.nn.functional.scaled_dot_product_attention(query, key, value)
     torch.testing.assert_close(block._attend(tokens), block.merge(attended.transpose(1, 2).flatten(2)))
+
+
+@pytest.mark.parametrize(("shape", "patch"), [((3, 64, 64), 8), ((1, 28, 28), 4), ((4, 32, 32), 4), ((16, 8, 8), 1)])
+def test_a_transformer_takes_pictures_and_latents_with_their_forward_derivatives(shape, patch, sown, seeded):
+    net = awake(Transformer(shape, patch, width=16, depth=2, heads=2, classes=CLASSES, states=1, times=3))
+    x, state, direction = torch.randn(3, 2, *shape, dtype=torch.float64, generator=seeded())
+    t, s, r, outer = torch.rand(4, 2, dtype=torch.float64, generator=seeded(1)) * 0.8 + 0.1
+    cond, step = torch.tensor([0, CLASSES]), 1e-6
+
+    def call(x, r):
+        return net(x, t, cond, (state,), (s, r, outer))
+
+    found, slope = torch.func.jvp(call, (x, r), (direction, torch.ones_like(r)))
+    assert found.shape == x.shape
+    expected = (call(x + step * direction, r + step) - call(x - step * direction, r - step)) / (2 * step)
+    torch.testing.assert_close(slope, expected, rtol=1e-5, atol=1e-6)
 
 
 # ---------------------------------------------------------------- whitened
