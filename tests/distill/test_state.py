@@ -1,0 +1,250 @@
+"""States: whole at every moment, exact to go on from after any kill, pruned, and refused with the difference named."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import diamond
+import distill
+
+from diamond.checkpoint import read_header
+from diamond.mixture import GaussianMixtureFlow
+from diamond.nets import ResidualMLP
+from distill.objectives import FlowObjective
+
+
+def mixture():
+    return GaussianMixtureFlow(torch.tensor([0.5, 0.5]), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), torch.full((2,), 0.1))
+
+
+def train(out, width=8, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = ResidualMLP((2,), width=width, depth=1)
+    return distill.train_flow(mixture(), net, out=out, progress=False, **{"steps": 20, "batch": 8, **options})
+
+
+def same(one, other):
+    return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def lines(out):
+    return [json.loads(line) for line in Path(f"{out}.metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def fails_at(monkeypatch):
+    """Makes the loss raise at its n-th call."""
+
+    def arm(n, error):
+        call, count = FlowObjective.__call__, []
+
+        def counted(self, *arguments):
+            count.append(None)
+            if len(count) == n:
+                raise error
+            return call(self, *arguments)
+
+        monkeypatch.setattr(FlowObjective, "__call__", counted)
+
+    yield arm
+    monkeypatch.undo()
+
+
+KILLED = """
+    import os, random, signal, sys, time
+    import torch
+    import distill
+    from diamond.nets import ResidualMLP, Transformer
+
+    loss, folder, draw = sys.argv[1], sys.argv[2], random.Random(int(sys.argv[3]))
+    torch.set_num_threads(1)
+    data = torch.linspace(-1, 1, 128).reshape(32, 1, 2, 2)
+    kills = 0
+
+    def train(out, steps=30):
+        torch.manual_seed(0)
+        plan = {"steps": steps, "batch": 8, "ema": (0.9, 0.5), "save_every": 1, "keep": 2, "log_every": 1}
+        labels, student = torch.arange(32) % 2, {"classes": 2, "states": 1, "times": 3}
+        teacher = distill.train_flow(
+            data, Transformer((1, 2, 2), 2, 32, 1, classes=2), labels=labels, steps=2, batch=8, progress=False
+        )
+        distill.distill(
+            teacher, data, Transformer((1, 2, 2), 2, 32, 1, **student), loss, labels=labels, label_dropout=0.2, flip=True,
+            accumulate=2, out=out, progress=False, **plan,
+        )
+
+    def alive(pid):
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+
+    def at(path):
+        return os.stat(path).st_mtime_ns if os.path.exists(path) else 0
+
+    def run(out, kill):
+        pid, state = os.fork(), f"{out}.state"
+        if pid == 0:
+            train(out)
+            os._exit(0)
+        if not kill:
+            assert os.waitpid(pid, 0)[1] == 0
+            return False
+        before = at(state)
+        while at(state) == before:  # until it has got on
+            if not alive(pid):
+                return False
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.05))
+        if not alive(pid):
+            return False
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return True
+
+    train(f"{folder}/first.ckpt", steps=1)  # what is slow at first is done before the forks
+    run(f"{folder}/whole.ckpt", kill=False)
+    while kills < 5 and run(f"{folder}/killed.ckpt", kill=True):
+        kills += 1
+    if not os.path.exists(f"{folder}/killed.ckpt"):
+        run(f"{folder}/killed.ckpt", kill=False)
+    print(kills)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("loss, seed", [("lsd", 1), ("trajectory", 2)])
+def test_a_run_killed_at_any_moment_ends_with_bitwise_the_same_weights(loss, seed, tmp_path):
+    """Killed by SIGKILL up to five times, at random moments while it writes a state at every step."""
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED), loss, str(tmp_path), str(seed)],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout) >= 2
+    for end in (".ckpt", ".ema-0.5.ckpt"):
+        assert same(*(diamond.load(tmp_path / (name + end)) for name in ("whole", "killed")))
+    assert [row["step"] for row in lines(tmp_path / "killed.ckpt")] == [*range(1, 31)]
+    seconds = [row["seconds"] for row in lines(tmp_path / "killed.ckpt")]
+    assert seconds == sorted(seconds)
+    expected = {
+        f"{name}{end}"
+        for name in ("first", "whole", "killed")
+        for end in (".ckpt", ".ema-0.5.ckpt", ".ckpt.metrics.jsonl")
+    }
+    assert {path.name for path in tmp_path.iterdir()} == expected  # no state and no draft is left
+
+
+def test_a_full_disk_leaves_the_state_before_it(tmp_path, monkeypatch):
+    out, write, count = tmp_path / "flow.ckpt", Path.write_bytes, []
+
+    def fills_up(self, content):
+        if "state" not in self.name:
+            return write(self, content)
+        count.append(None)
+        if len(count) == 3:
+            write(self, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return write(self, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fills_up)
+        with pytest.raises(OSError, match="No space left on device; the state of step 10 is kept") as caught:
+            train(out, save_every=5)
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == f"{out}.state"
+    assert read_header(f"{out}.state")["step"] == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flow.ckpt.metrics.jsonl", "flow.ckpt.state"]
+    assert same(train(out), train(tmp_path / "whole.ckpt"))
+
+
+def test_the_latest_states_are_kept_and_older_ones_pruned(tmp_path, fails_at):
+    out = tmp_path / "flow.ckpt"
+    (tmp_path / "flow.ckpt.17.state").touch()  # of a run that was given up
+    fails_at(15, ArithmeticError)
+    with pytest.raises(ArithmeticError):
+        train(out, save_every=3, keep=3, resume=False)
+    found = {path.name: read_header(path)["step"] for path in tmp_path.glob("*.state")}
+    assert found == {"flow.ckpt.6.state": 6, "flow.ckpt.9.state": 9, "flow.ckpt.state": 12}
+    train(out, keep=3)
+    assert not [*tmp_path.glob("*.state")]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"batch": 16}, "holds a run with batch=8, expected batch=16; remove it"),
+        ({"seed": 3, "ema": 0.5}, "with ema=0.999, seed=0, expected ema=0.5, seed=3; remove it"),
+        ({"accumulate": 2}, r"processes \* accumulate=1, expected processes \* accumulate=2"),
+        ({"times": "early"}, "objective.times='uniform', expected objective.times='early'"),
+        ({"precision": "bf16"}, "precision='fp32', expected precision='bf16'"),
+        ({"width": 16}, "another network"),
+    ],
+)
+def test_other_settings_are_refused_with_the_difference_named(change, message, tmp_path, fails_at):
+    out = tmp_path / "flow.ckpt"
+    fails_at(4, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(out)
+    with pytest.raises(ValueError, match=message):
+        train(out, **change)
+    train(out, **change, resume=False)
+
+
+def test_other_data_are_refused(tmp_path, fails_at):
+    out, data = tmp_path / "flow.ckpt", torch.randn(10, 2, generator=torch.Generator().manual_seed(0))
+    fails_at(4, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        distill.train_flow(data, ResidualMLP((2,), 8, 1), steps=9, out=out, progress=False)
+    with pytest.raises(ValueError, match="data.samples=10, expected data.samples=9"):
+        distill.train_flow(data[1:], ResidualMLP((2,), 8, 1), steps=9, out=out, progress=False)
+
+
+def test_metrics_are_cut_back_to_the_state(tmp_path, fails_at):
+    """Without a chance to save, the lines since the last state are of steps that come again."""
+    out = tmp_path / "flow.ckpt"
+    fails_at(15, ArithmeticError)
+    with pytest.raises(ArithmeticError):
+        train(out, save_every=6, log_every=2)
+    assert [row["step"] for row in lines(out)] == [2, 4, 6, 8, 10, 12, 14]
+    with Path(f"{out}.metrics.jsonl").open("a") as file:
+        file.write('{"loss": 0.1, "st')  # as a kill may leave it
+    train(out, save_every=6, log_every=2)
+    assert [row["step"] for row in lines(out)] == [*range(2, 21, 2)]
+    train(out, log_every=10)  # a new run begins a new file
+    rows = lines(out)
+    assert [row["step"] for row in rows] == [10, 20]
+    assert rows[0]["seconds_left"] == pytest.approx(rows[0]["seconds"], rel=1e-6) and rows[1]["seconds_left"] == 0
+
+
+def test_a_loss_that_turns_bad_is_told_by_its_step_and_leaves_the_last_good_state(tmp_path, monkeypatch):
+    out, call = tmp_path / "flow.ckpt", FlowObjective.__call__
+
+    def turns_bad(kind):
+        count = []
+
+        def bad(self, model, prepared, generator):
+            count.append(None)
+            terms = call(self, model, prepared, generator)
+            if len(count) != 13:
+                return terms
+            weight = next(model.parameters()).sum()
+            return {"flow_matching": terms["flow_matching"] * kind if kind != "gradient" else (weight * 0).sqrt()}
+
+        return bad
+
+    for kind, said in (
+        (float("nan"), "got nan"), (float("inf"), "got inf"), ("gradient", "got a gradient of norm nan"),
+    ):  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(FlowObjective, "__call__", turns_bad(kind))
+            message = f"loss: {said} at step 13, expected a finite number; the state of step 10 is kept in {out}.state"
+            with pytest.raises(FloatingPointError, match=message):
+                train(out, save_every=5, resume=False)
+        assert read_header(f"{out}.state")["step"] == 10
+    assert same(train(out), train(tmp_path / "whole.ckpt"))  # what it was is over: the same steps again, and good
