@@ -42,7 +42,8 @@ class GaussianFlowMap(FlowMap):
 
 
 class GaussianDiamondMap(DiamondMap):
-    """The Diamond Map of N(MEAN, VARIANCE I): for each `x_t` the affine flow from N(0, I) to the posterior."""
+    """The Diamond Map of N(MEAN, VARIANCE I): for each `x_t` the affine flow from N(0, I) to the posterior. What is wrong
+    in it shrinks with the noise that is left, as the posterior does."""
 
     def __init__(self, interpolant, theta=(0.0, 0.0, 0.0)):
         super().__init__(lambda *_: None, interpolant, (2,))
@@ -53,7 +54,7 @@ class GaussianDiamondMap(DiamondMap):
         total = alpha**2 * VARIANCE + sigma**2
         mean, variance = MEAN + alpha * VARIANCE / total * (x_t - alpha * MEAN), VARIANCE * sigma**2 / total
         spread = lambda q: (q**2 * variance + (1 - q) ** 2).sqrt()  # noqa: E731
-        return carried(self.theta, x_bar, mean, spread, lambda q: q, s, r)
+        return carried(self.theta[:, None, None] * sigma, x_bar, mean, spread, lambda q: q, s, r)
 
     def inner_velocity(self, x_bar, s, x_t, t, *, cond=None):
         return torch.func.jvp(lambda r: self.displace(x_bar, s, r, x_t, t), (s,), (torch.ones_like(s),))[1]
