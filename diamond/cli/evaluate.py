@@ -1,109 +1,111 @@
-"""`diamond eval`: how good a Diamond Map's posteriors are, and the values estimated from them."""
+"""`diamond eval`: how good a Diamond Map is, as a sampler of posteriors, of transitions, and of data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .models import classes_of, data_name, device_named, load_model
-from .options import DataName, Device, Quiet, Root, Seed
+from .options import DataName, Device, ModelFile, Quiet, Root, Seed
 from .outputs import check_file, say_wrote, write_json
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
 
+    from diamond.data import Data
+    from diamond.judges import Judge
     from diamond.model import Model
 
-__all__ = ["evaluate", "posterior_quality"]
+__all__ = ["evaluate"]
 
-TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
-GLASS_STEPS = (1, 2, 4, 8, 16, 32)
-DEVIATION = 1.0  # of the rewards over the data: a value is then off by about one where nothing is known of z
+LEAST = 16  # samples of each kind, and training images, that figures can be made of
 
 
 def evaluate(
-    model: Annotated[Path, typer.Option(help="File of the Diamond Map.")],
+    model: ModelFile,
     teacher: Annotated[
         Path | None,
         typer.Option(help="File of the flow it was distilled from.", show_default="what the map's file names"),
     ] = None,
     data: DataName = None,
-    out: Annotated[Path, typer.Option(help="File for the figures.")] = Path("eval.json"),
-    draws: Annotated[int, typer.Option(help="Posterior draws per state; twice that for the true values.")] = 256,
-    states: Annotated[int, typer.Option(help="Held-out samples, each noised to each time.")] = 16,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Who judges samples: a name or a judge's file.", show_default="the one that ships for the data"
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="File for the figures; plots go beside it.")] = Path("eval.json"),
+    draws: Annotated[int | None, typer.Option(help="Posterior draws per state.", show_default="256; quick: 64")] = None,
+    states: Annotated[
+        int | None, typer.Option(help="Held-out samples, each noised to each time.", show_default="16; quick: 8")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples of each kind.", show_default="2000; quick: 400")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer of everything: rough, but soon done.")] = False,
     root: Root = None,
     seed: Seed = 0,
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare a map's posteriors and values with those of its teacher's GLASS flow, at many inner steps."""
-    import torch
-
-    from tqdm.auto import tqdm
-
-    from align.rewards import Brightness, Symmetry
-    from diamond.data import load_data
+    """Measure a map: posteriors and values against its teacher's GLASS flow, calibration, transitions, samples."""
     from diamond.validation import check_positive
 
-    from .distill import TEACHERS
-    from .labelled import Labelled
-    from .value_error import standardised, value_errors
+    from .evaluation import FULL, QUICK, draw_plots, evaluate_all, print_tables
 
     check_file(out, "out", model)
-    check_positive("draws", draws, least=2), check_positive("states", states)
-    place = device_named(device)
-    student = load_model(model, "model", ("DiamondMap",), place)
-    teacher = _teacher_of(student, teacher)
-    source = load_model(teacher, "teacher", TEACHERS, place)
-    source = getattr(source, "flow", source)
-    _check_pair(student, source)
-    part = load_data(data_name(data, student, "the noisy states"), split="held-out", root=root)
-    if tuple(part.images.shape[1:]) != student.event_shape:
-        raise ValueError(
-            f"data: {part.name} has images of shape {tuple(part.images.shape[1:])}, expected {student.event_shape}"
-        )
-    rows = torch.randperm(len(part.images), generator=torch.Generator().manual_seed(seed))[:states]
-    z = part.images[rows].to(place)
-    if classes_of(student):
-        labels = _labels_of(part.labels, rows, part.name).to(place)
-        student, source = Labelled(student, labels), Labelled(source, labels)
-    quality = posterior_quality(student, source, z, draws, seed, progress=not quiet)
-    rewards = {"brightness": Brightness(), "symmetry": Symmetry()}
-    scaled = {name: standardised(reward, part.images.to(place), DEVIATION) for name, reward in rewards.items()}
-    times = tqdm(TIMES, desc="values", unit="time", disable=quiet, dynamic_ncols=True)
-    errors = value_errors(student, source, scaled, z, times, draws=2 * draws, seed=seed)
+    usual = QUICK if quick else FULL
+    sizes = replace(
+        usual,
+        draws=check_positive("draws", usual.draws if draws is None else draws, least=2),
+        states=check_positive("states", usual.states if states is None else states),
+        samples=check_positive("samples", usual.samples if samples is None else samples, least=LEAST),
+    )
+    subject, source = _subject(model, teacher, data, judge, root, seed, device_named(device))
     figures = {
-        "model": str(model), "teacher": str(teacher), "data": part.name, "draws": draws, "states": len(z), "seed": seed,
-        "times": TIMES, "posterior": quality, "value": {"mc": 16, "reward_deviation": DEVIATION, "rmse": errors},
+        "model": str(model), "teacher": str(source), "data": subject.train.name, "seed": seed, "draws": sizes.draws,
+        "states": min(sizes.states, len(subject.held_out.images)), "times": list(sizes.times),
+        "reference_steps": sizes.reference_steps, **evaluate_all(subject, sizes, progress=not quiet),
     }  # fmt: skip
     write_json(out, figures)
-    _print_tables(quality, errors)
-    say_wrote(out)
+    plots = draw_plots(figures, out)
+    print_tables(figures)
+    say_wrote(out, *plots)
 
 
-def posterior_quality(model: Any, teacher: Model, z: Tensor, draws: int, seed: int, progress: bool) -> dict[str, Any]:
-    """Energy distances to GLASS-128, one for each of `TIMES`, their mean over the data `z` `(B, *event)`; and the
-    number of GLASS steps that would come as close as the map's one call."""
-    import torch
+def _subject(
+    model: Path,
+    teacher: Path | None,
+    data: str | None,
+    judge: str | None,
+    root: Path | None,
+    seed: int,
+    place: torch.device,
+) -> tuple[Any, Path]:
+    """What is evaluated, and the teacher's file."""
+    from diamond.data import load_data
 
-    from tqdm.auto import tqdm
+    from .distill import TEACHERS
+    from .evaluation import Subject
 
-    from diamond.evaluation import equivalent_steps, glass_distances
-
-    times: Any = tqdm(TIMES, desc="posteriors", unit="time", disable=not progress, dynamic_ncols=True)
-    found = glass_distances(
-        model, teacher, z, times, draws=draws, steps=GLASS_STEPS, generator=torch.Generator().manual_seed(seed)
-    )
-    mine, theirs = found["map"].mean(1).tolist(), found["glass"].mean(2)
-    return {
-        "energy_distance": {"map": mine, **{f"GLASS-{k}": theirs[i].tolist() for i, k in enumerate(GLASS_STEPS)}},
-        "equivalent_steps": [
-            equivalent_steps(distance, GLASS_STEPS, theirs[:, i].tolist()) for i, distance in enumerate(mine)
-        ],
-    }
+    student = load_model(model, "model", ("DiamondMap",), place)
+    file = _teacher_of(student, teacher)
+    source = load_model(file, "teacher", TEACHERS, place)
+    source = getattr(source, "flow", source)
+    _check_pair(student, source)
+    name = data_name(data, student, "the noisy states")
+    train, held_out = (_moved(load_data(name, split=part, root=root), place) for part in ("train", "held-out"))
+    if tuple(train.images.shape[1:]) != student.event_shape:
+        raise ValueError(
+            f"data: {train.name} has images of shape {tuple(train.images.shape[1:])}, expected {student.event_shape}"
+        )
+    if len(train.images) < LEAST:
+        raise ValueError(f"data: {train.name} has {len(train.images)} training images, expected {LEAST} or more")
+    if classes_of(student) and train.labels is None:
+        raise ValueError(f"data: {train.name} holds no labels, but the model is conditional and expects them")
+    jury = _judge_of(judge, train, place)
+    return Subject(student, source, train, held_out, jury, bool(classes_of(student)), seed), file
 
 
 def _teacher_of(student: Model, given: Path | None) -> Path:
@@ -122,27 +124,23 @@ def _check_pair(student: Model, teacher: Model) -> None:
         raise ValueError(f"teacher: its path, event shape and classes are {theirs}, expected the map's, {mine}")
 
 
-def _labels_of(labels: Tensor | None, rows: Tensor, name: str) -> Tensor:
-    if labels is None:
-        raise ValueError(f"data: {name} holds no labels, but the model is conditional and expects them")
-    return labels[rows]
+def _judge_of(given: str | None, data: Data, place: torch.device) -> Judge | None:
+    """The judge that the user named, or the one that ships for the data, if there is one."""
+    from diamond import judges
+
+    name = given or (data.name if data.name in judges.names() else None)
+    if name is None:
+        return None
+    judge = judges.load(name, place)
+    if judge.event_shape != tuple(data.images.shape[1:]) or judge.classes < data.classes:
+        raise ValueError(
+            f"judge: {name} judges images {judge.event_shape} of {judge.classes} classes, "
+            f"expected {tuple(data.images.shape[1:])} and {data.classes}, those of {data.name}"
+        )
+    return judge
 
 
-def _print_tables(quality: dict[str, Any], errors: dict[str, dict[str, list[float]]]) -> None:
-    from rich.console import Console
+def _moved(data: Data, place: torch.device) -> Data:
+    from dataclasses import replace
 
-    rows = {**quality["energy_distance"], "map: GLASS steps": quality["equivalent_steps"]}
-    Console().print(_table("energy distance to GLASS-128", rows, "{:.4f}"))
-    for name, found in errors.items():
-        Console().print(_table(f"value error, {name} (RMSE, 16 draws)", found, "{:.3f}"))
-
-
-def _table(title: str, rows: Mapping[str, Sequence[float]], shown: str) -> Any:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for heading in ("", *(f"t={t:g}" for t in TIMES)):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, values in rows.items():
-        table.add_row(name, *(("{:.1f}" if "steps" in name else shown).format(value) for value in values))
-    return table
+    return replace(data, images=data.images.to(place), labels=None if data.labels is None else data.labels.to(place))

@@ -74,19 +74,14 @@ def sample_quality(
 
 
 def diversity(made: JudgedData, data: JudgedData) -> float:
-    """The spread within classes of `made` relative to that of `data`, over classes of which both have two or more.
-
-    Raises:
-        ValueError: there is no such class.
-    """
+    """The spread within classes of `made` relative to that of `data`, over classes of which both have two or more; no
+    number (NaN) where there is no such class."""
     ratios = []
     for label in data.labels.unique():
         mine, theirs = (judged.features[judged.labels == label][:SPREAD_ROWS] for judged in (made, data))
         if min(len(mine), len(theirs)) > 1:
             ratios.append(_spread(mine) / _spread(theirs))
-    if not ratios:
-        raise ValueError("samples: got no class with two samples and two data, expected one or more")
-    return float(torch.stack(ratios).mean())
+    return float(torch.stack(ratios).mean()) if ratios else float("nan")
 
 
 def _spread(points: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def two_sample_test(
     """Tests whether `x` and `y` have the same law at each state.
 
     Arguments:
-        x, y: independent draws or features of them, `(n, B, F)`, `n` at least 4 a state.
+        x, y: independent draws or features of them, `(n, B, F)`, `n` at least 2 a state.
         states: what is known of the states, `(B, G)`.
         classifier: an unfitted scikit-learn classifier with `predict_proba`; boosted trees by default.
         generator: of the classifier's random numbers.
@@ -68,9 +68,9 @@ def two_sample_test(
     Raises:
         ValueError: shapes that do not fit, or too few draws.
     """
-    if x.shape != y.shape or x.ndim != 3 or len(x) < 4:
+    if x.shape != y.shape or x.ndim != 3 or len(x) < 2:
         raise ValueError(
-            f"x, y: got shapes {tuple(x.shape)} and {tuple(y.shape)}, expected equal ones, (n, B, F) with n at least 4"
+            f"x, y: got shapes {tuple(x.shape)} and {tuple(y.shape)}, expected equal ones, (n, B, F) with n at least 2"
         )
     if states is not None and (states.ndim != 2 or len(states) != x.shape[1]):
         raise ValueError(f"states: got shape {tuple(states.shape)}, expected ({x.shape[1]}, G)")

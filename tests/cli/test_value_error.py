@@ -5,6 +5,7 @@ import torch
 
 from diamond.cli.labelled import Labelled
 from diamond.cli.value_error import reference_values, standardised, value_errors
+from diamond.evaluation import draw_references
 from diamond.flow import Flow
 from diamond.glass import GlassFlow
 from diamond.mixture import GaussianMixtureFlow
@@ -19,7 +20,8 @@ def gaussian():
 def test_reference_values_are_those_of_the_gaussian(gaussian, seeded):
     slope = torch.tensor([1.0, 2.0])
     x, t = torch.randn(6, 2, generator=seeded(1)), 0.6
-    values, errors = reference_values(gaussian, [lambda z: z @ slope, lambda z: 0 * z[:, 0]], x, t, 2000, seeded(2))
+    draws = gaussian.posterior(x, t, 2000, generator=seeded(2))
+    values, errors = reference_values([lambda z: z @ slope, lambda z: 0 * z[:, 0]], draws)
     shrink = t * 0.25 / (t**2 * 0.25 + (1 - t) ** 2)
     mean = gaussian.means + shrink * (x - t * gaussian.means)
     variance = 0.25 - shrink * t * 0.25
@@ -31,11 +33,28 @@ def test_reference_values_are_those_of_the_gaussian(gaussian, seeded):
 def test_an_exact_sampler_errs_less_than_the_plug_in(gaussian, seeded):
     z = gaussian.sample(16, generator=seeded())
     reward = standardised(lambda z: z[:, 0], gaussian.sample(500, generator=seeded(1)), 2.0)
-    settings = {"steps": (1, 8), "reference_steps": 64}
-    found = value_errors(gaussian, gaussian, {"first": reward}, z, (0.1, 0.9), **settings)["first"]
+    references = draw_references(gaussian, z, (0.1, 0.9), draws=512, exact=True, generator=seeded(2))
+    found = value_errors(gaussian, gaussian, {"first": reward}, references, steps=(1, 8))["rmse"]["first"]
     assert set(found) == {"map", "plug-in", "GLASS-1", "GLASS-8", "reference"}
     assert found["map"][0] < 0.7 * found["plug-in"][0]  # a Jensen gap of about two
     assert found["map"][1] < found["map"][0] and found["GLASS-1"] == pytest.approx(found["plug-in"], rel=1e-4)
+
+
+def test_bias_and_rmse_are_those_of_the_estimates(gaussian, seeded):
+    """For one draw a state the estimate is the reward itself: of a linear reward r = a z, the value is a m + a^2 v / 2,
+    so the bias is -a^2 v / 2 and the variance a^2 v."""
+    z = gaussian.sample(1000, generator=seeded())
+    t, slope = 0.3, 1.5
+    references = draw_references(gaussian, z, (t,), draws=1000, exact=True, generator=seeded(1))
+    found = value_errors(gaussian, gaussian, {"first": lambda z: slope * z[:, 0]}, references, mc=1, steps=(), seed=5)
+    variance = slope**2 * 0.25 * (1 - t) ** 2 / (t**2 * 0.25 + (1 - t) ** 2)
+    assert set(found["bias"]["first"]) == {"map", "plug-in"}
+    error = (variance / 8000) ** 0.5  # of a mean over states and repeats
+    assert found["bias"]["first"]["map"][0] == pytest.approx(-variance / 2, abs=4.5 * error + 0.002)
+    assert found["rmse"]["first"]["map"][0] ** 2 == pytest.approx(
+        variance + variance**2 / 4, rel=4.5 * (3 / 8000) ** 0.5
+    )
+    assert found["bias"]["first"]["plug-in"][0] == pytest.approx(-variance / 2, abs=0.01)
 
 
 def test_standardised_rewards_have_the_asked_spread():
