@@ -24,6 +24,7 @@ References:
 
 from __future__ import annotations
 
+import copy
 import json
 
 from contextlib import nullcontext
@@ -38,6 +39,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..interpolant import Interpolant, Linear, interpolant_named, per_sample
 from ..nets.network import Network, check_states
 from ..validation import check_choice
+from .diffusers_inputs import Gain, pack_labels, widen
 
 __all__ = ["MODELS", "PREDICTIONS", "DiffusersNetwork"]
 
@@ -59,6 +61,7 @@ class DiffusersNetwork(Network):
         steps: the number of steps, by which a flow's time is multiplied.
         no_label: the label that stands for none, if it was trained with one.
         interpolant: the path on which to give the velocity, or its name; linear by default.
+        states, times: as in :class:`~diamond.nets.ResidualMLP` (:mod:`diamond.adapters.diffusers_inputs`).
 
     Raises:
         ValueError: another kind of model, time or channels, or a table that does not decrease.
@@ -75,6 +78,8 @@ class DiffusersNetwork(Network):
         steps: int = 1000,
         no_label: int | None = None,
         interpolant: Interpolant | str | None = None,
+        states: int = 0,
+        times: int = 0,
     ) -> None:
         super().__init__()
         self.model = _made(model) if isinstance(model, str) else model
@@ -92,11 +97,26 @@ class DiffusersNetwork(Network):
         self.config = {
             "model": self.model.to_json_string(), "event_shape": list(self.event_shape), "prediction": prediction,
             "log_snr": log_snr, "steps": steps, "no_label": no_label, "interpolant": self.interpolant.name,
+            "states": 0, "times": 0,
         }  # fmt: skip
         for part in self.model.modules():
             if isinstance(part, nn.GroupNorm):  # its forward derivative asks for contiguous features
                 part.register_forward_pre_hook(_contiguous)
         self.model.eval()
+        self._widen(states, times)
+
+    def grown(self, states: int, times: int) -> DiffusersNetwork:
+        """A copy with further inputs, which computes what this network does (see :func:`diamond.nets.grow`)."""
+        copied = copy.deepcopy(self).requires_grad_(True)
+        copied._widen(states, times)
+        return copied
+
+    def _widen(self, states: int, times: int) -> None:
+        self.config.update(states=states, times=times)
+        widen(self.model, states, times)
+        if states:
+            self.gain = Gain(self.event_shape[0], states, times)
+        self.to(next(self.model.parameters()))
 
     def train(self, mode: bool = True) -> DiffusersNetwork:
         """Sets the mode of this module, and leaves the model inside in evaluation mode."""
@@ -113,22 +133,27 @@ class DiffusersNetwork(Network):
         times: tuple[Tensor, ...] = (),
     ) -> Tensor:
         """The velocity `(B, C, H, W)` at states `x` `(B, C, H, W)` and times `t` `(B,)`."""
-        check_states(states, 0)
-        if times:
-            raise ValueError(f"times: got {len(times)} times beside t, this network takes 0")
+        check_states(states, self.config["states"])
+        if len(times) != self.config["times"]:
+            raise ValueError(f"times: got {len(times)} times beside t, this network takes {self.config['times']}")
         path = self.interpolant
         alpha, sigma = path.alpha(t), path.sigma(t)
         size = alpha + sigma if self.prediction == "flow" else (alpha.square() + sigma.square()).sqrt()
         signal, noise = alpha / size, sigma / size
         told = noise * self.steps if self.log_snr is None else self._step_of(signal, noise)
         scaled = x / per_sample(size, x)
-        output = self._ask(scaled, told, self._labels(x, cond))
+        output = self._ask(torch.cat([scaled, *states], dim=1), told, pack_labels(self._labels(x, cond), times))
         means = self._means(scaled, output, signal, noise)
-        return per_sample(path.alpha_dot(t), x) * means[0] + per_sample(path.sigma_dot(t), x) * means[1]
+        velocity = per_sample(path.alpha_dot(t), x) * means[0] + per_sample(path.sigma_dot(t), x) * means[1]
+        if states:  # a direct path for noise that the map passes on
+            gains = self.gain(t, times)[:, :, None, None] * torch.cat(states, dim=1)
+            velocity = velocity + gains.unflatten(1, (len(states), -1)).sum(1)
+        return velocity
 
     def _ask(self, x: Tensor, step: Tensor, labels: Tensor | None) -> Tensor:
         # the fused kernels of attention have no forward derivative
-        dual = any(forward_ad.unpack_dual(value).tangent is not None for value in (x, step))
+        given = [x, step] if labels is None or not labels.is_floating_point() else [x, step, labels]
+        dual = any(forward_ad.unpack_dual(value).tangent is not None for value in given)
         with sdpa_kernel(SDPBackend.MATH) if dual else nullcontext():
             output = self.model(x, step, class_labels=labels, return_dict=False)[0]
         return output[:, : self.event_shape[0]]
@@ -190,7 +215,7 @@ def _check_model(model: Any, event_shape: tuple[int, ...]) -> None:
         raise ValueError(f"model: got {type(model).__name__}, expected one of {', '.join(MODELS)}")
     if (time := model.config.get("time_embedding_type", "positional")) != "positional":
         raise ValueError(f"model: got one with time_embedding_type={time!r}, expected 'positional'")
-    if (kind := model.config.get("class_embed_type")) not in (None, "identity"):
+    if (kind := model.config.get("class_embed_type")) is not None:
         raise ValueError(f"model: got one with class_embed_type={kind!r}, expected class labels")
     taken, given = model.config["in_channels"], model.config["out_channels"] or model.config["in_channels"]
     if len(event_shape) != 3 or event_shape[0] != taken or given not in (taken, 2 * taken):

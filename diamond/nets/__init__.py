@@ -59,19 +59,16 @@ def grow(net: Any, states: int, times: int) -> Network:
     All weights of `net` are copied; those of the new inputs end in zeros.
 
     Raises:
-        ValueError: `net` is not a network of this package, or of one of its adapters, or has further states or times
-            already.
+        ValueError: `net` is not a network of this package, or has further states or times already.
     """
     _check_known(net)
-    if type(net).__name__ in ADAPTERS:
-        raise ValueError(
-            f"net: got a {type(net).__name__}, which has no further inputs to grow; expected a network of diamond.nets"
-        )
     if isinstance(net, (Preconditioned, Whitened)):
         inner = {"net": grow(net.net, states, times), "interpolant": net.interpolant}
         grown: Network = type(net)(**{**net.config, **inner})
     elif net.config["states"] or net.config["times"]:
         raise ValueError("net: got a network with further states or times already, expected the network of a flow")
+    elif type(net).__name__ in ADAPTERS:
+        return net.grown(states, times)
     else:
         grown = type(net)(**{**net.config, "states": states, "times": times})
     grown = grown.to(next(net.parameters()))

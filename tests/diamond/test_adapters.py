@@ -14,8 +14,10 @@ import torch
 from diamond.adapters.diffusers_network import DiffusersNetwork
 from diamond.checkpoint import load
 from diamond.classifier_free import ClassifierFree
+from diamond.diamond_map import DiamondMap
 from diamond.flow import Flow
-from diamond.glass import GlassFlow
+from diamond.flow_map import FlowMap
+from diamond.glass import GlassFlow, glass_velocity
 from diamond.interpolant import Cosine
 from diamond.nets import ResidualMLP, grow
 
@@ -38,14 +40,19 @@ def transformer(**options):
     return diffusers.DiTTransformer2DModel(**{**arguments, **options})
 
 
-def sown(make, **options):
-    """The model with noise on every weight, the same in every test; the global random state stays as it is."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        model = make(**options)
+def wake(model, noise):
+    """Puts noise on every weight, so that nothing is silent."""
+    with torch.no_grad():
         for weights in model.parameters():
-            weights += 0.1 * torch.randn_like(weights)
-    return model.eval()
+            weights += noise * torch.randn(weights.shape, dtype=weights.dtype)
+    return model
+
+
+def sown(make, noise=0.1, **options):
+    """The model with noise on every weight, the same in every test; the global random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return wake(make(**options), noise).eval()
 
 
 MODELS = {
@@ -216,6 +223,61 @@ def test_a_transformer_stays_in_evaluation_mode(seeded):
     assert torch.equal(flow.velocity(x, 0.5, cond=cond), flow.velocity(x, 0.5, cond=cond))
 
 
+# ---------------------------------------------------------------- further inputs
+
+
+def students(model, path=None):
+    """The flow of a model, and the map that grew from it."""
+    teacher = Flow.from_diffusers(model, prediction="v_prediction", interpolant=path)
+    return teacher, DiamondMap(grow(teacher.net, 1, 3), teacher.interpolant)
+
+
+def test_a_student_grown_from_its_teacher_is_the_teacher_on_the_diagonal(model, path, seeded):
+    net, cond = model
+    with torch.random.fork_rng(devices=[]):
+        teacher, student = students(net, path)
+        flow_map = FlowMap(grow(teacher.net, 0, 1), path)
+    x, x_bar = states(seeded), states(seeded, 1)
+    t, s = torch.rand(2, ROWS, dtype=torch.float64, generator=seeded(2))
+    expected = teacher.net(x, t, cond)
+    assert torch.equal(student.net(x, t, cond, (x_bar,), (s, s, t)), expected)
+    torch.testing.assert_close(flow_map.velocity(x, t, cond=cond), teacher.velocity(x, t, cond=cond))
+    inner = glass_velocity(teacher.denoise, path, x_bar, s, x, t, cond)
+    torch.testing.assert_close(student.inner_velocity(x_bar, s, x, t, cond=cond), inner)
+    assert torch.equal(teacher.net(x, t, cond), expected)  # it is left alone
+    assert all(weights.requires_grad for weights in student.parameters())
+
+
+def test_every_further_input_can_be_heard_and_differentiated_forward(model, seeded):
+    net, cond = model
+    student = sown(lambda: students(net)[1].net, noise=0.2)
+    x, state, direction = (states(seeded, i) for i in range(3))
+    t, s, r, outer = torch.tensor([[0.2, 0.5, 0.8], [0.1, 0.2, 0.3], [0.4, 0.6, 0.7], [0.3, 0.6, 0.9]]).double()
+
+    def call(state, s, r, outer):
+        return student(x, t, cond, (state,), (s, r, outer))
+
+    point, step = (state, s, r, outer), 1e-6
+    for i, change in enumerate([direction, *3 * [torch.ones_like(t)]]):
+        tangents = tuple(change if i == j else torch.zeros_like(value) for j, value in enumerate(point))
+        _, slope = torch.func.jvp(call, point, tangents)
+        ahead, behind = (
+            call(*(value + sign * step * tangent for value, tangent in zip(point, tangents, strict=True)))
+            for sign in (1, -1)
+        )
+        torch.testing.assert_close(slope, (ahead - behind) / (2 * step), rtol=1e-4, atol=1e-5)
+        assert float(slope.detach().abs().max()) > 1e-3
+
+
+def test_a_student_is_saved_and_loaded(model, tmp_path, seeded):
+    net, cond = model
+    student = sown(lambda: students(net)[1], noise=0.2)
+    student.save(tmp_path / "map.ckpt")
+    loaded, x = load(tmp_path / "map.ckpt"), states(seeded)
+    drawn = (each.posterior(x, 0.3, 2, cond=cond, generator=seeded()) for each in (student, loaded))
+    assert torch.equal(*drawn)
+
+
 # ---------------------------------------------------------------- files and folders
 
 
@@ -306,7 +368,7 @@ def test_other_networks_are_refused():
         DiffusersNetwork(unet(), (2, 8, 8), log_snr=[0.0, 1.0])
 
 
-def test_further_inputs_are_refused(seeded):
+def test_further_inputs_for_a_network_without_are_refused(seeded):
     net, x = DiffusersNetwork(sown(unet), (2, 8, 8), "flow"), states(seeded).float()
     t = torch.rand(ROWS, generator=seeded())
     with pytest.raises(ValueError, match="^states: got 1 states beside x, this network takes 0"):
@@ -315,11 +377,11 @@ def test_further_inputs_are_refused(seeded):
         net(x, t, None, (), (t,))
     with pytest.raises(ValueError, match="^cond: got a tensor, but this network was made without classes"):
         net(x, t, torch.zeros(ROWS).long())
-    with pytest.raises(ValueError, match="^net: got a DiffusersNetwork, which has no further inputs to grow"):
-        grow(net, 1, 3)
+    with pytest.raises(ValueError, match="^net: got a .* already, expected the network of a flow"):
+        grow(grow(net, 0, 1), 1, 3)
 
 
-@pytest.mark.parametrize("name", ["diffusers_network", "diffusers_loading"])
+@pytest.mark.parametrize("name", ["diffusers_inputs", "diffusers_network", "diffusers_loading"])
 def test_diffusers_is_imported_only_when_asked_for(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)  # to import it is an error now
     spec = find_spec(f"diamond.adapters.{name}")
