@@ -19,9 +19,7 @@ import torch
 
 from torch import Tensor
 
-from align import value
-from align.scoring import Scorer
-from diamond.evaluation import Reference
+from diamond.evaluation import Reference, draw_in_tiles
 from diamond.glass import GlassFlow
 from diamond.model import Model, PosteriorSampler
 
@@ -49,8 +47,7 @@ def standardised(reward: Reward, images: Tensor, deviation: float) -> Reward:
 def reference_values(rewards: Sequence[Reward], draws: Tensor) -> tuple[Tensor, Tensor]:
     """The values `(R, B)` of R rewards, all from the same posterior draws `(n, B, *event)`, and their standard
     errors."""
-    scores = torch.stack([reward(draws.flatten(0, 1)).reshape(draws.shape[:2]) for reward in rewards])
-    r = scores.double()  # (R, n, B)
+    r = _scores(rewards, draws)
     values = r.logsumexp(1) - math.log(len(draws))
     return values, (r - values[:, None]).exp().std(1) / len(draws) ** 0.5
 
@@ -88,16 +85,23 @@ def value_errors(
     for reference in references:
         x_t, t = reference.x_t, reference.t
         truths, errors = reference_values(list(rewards.values()), reference.draws)
-        for (name, reward), truth, error in zip(rewards.items(), truths, errors, strict=True):
-            found = {"plug-in": reward(teacher.denoise(x_t, t))[None] - truth}
-            for sampler_name, sampler in samplers.items():
-                many = x_t.repeat(REPEATS, *[1] * (x_t.ndim - 1))
-                same = torch.Generator().manual_seed(seed)
-                estimates = value(sampler, Scorer(reward), many, t, mc, generator=same)
-                found[sampler_name] = estimates.reshape(REPEATS, -1) - truth
-            found["reference"] = error[None]
-            for key, gaps in found.items():
-                table["rmse"][name].setdefault(key, []).append(float(gaps.double().square().mean().sqrt()))
+        mean = teacher.denoise(x_t, t)
+        found = {"plug-in": torch.stack([reward(mean) for reward in rewards.values()])[:, None] - truths[:, None]}
+        for name, sampler in samplers.items():
+            same = torch.Generator().manual_seed(seed)
+            drawn = draw_in_tiles(sampler, x_t, t, REPEATS * mc, generator=same)
+            scores = _scores(list(rewards.values()), drawn).unflatten(1, (REPEATS, mc))
+            found[name] = scores.logsumexp(2) - math.log(mc) - truths[:, None]  # (R, REPEATS, B)
+        found["reference"] = errors[:, None]
+        for key, gaps in found.items():
+            for reward_name, of_reward in zip(rewards, gaps.double(), strict=True):
+                table["rmse"][reward_name].setdefault(key, []).append(float(of_reward.square().mean().sqrt()))
                 if key != "reference":
-                    table["bias"][name].setdefault(key, []).append(float(gaps.double().mean()))
+                    table["bias"][reward_name].setdefault(key, []).append(float(of_reward.mean()))
     return table
+
+
+def _scores(rewards: Sequence[Reward], draws: Tensor) -> Tensor:
+    """R rewards of draws `(n, B, *event)`: `(R, n, B)`, in float64."""
+    flat = draws.flatten(0, 1)
+    return torch.stack([reward(flat).reshape(draws.shape[:2]) for reward in rewards]).double()

@@ -8,7 +8,7 @@ from .calibration import random_projections, truth_ranks, uniformity
 from .energy import energy_distance
 from .frechet import frechet_distance, gaussian_frechet_distance
 from .manifolds import precision_recall
-from .posteriors import Reference, distances_to, draw_references, equivalent_steps, glass_distances
+from .posteriors import Reference, distances_to, draw_in_tiles, draw_references, equivalent_steps, glass_distances
 from .samples import JudgedData, diversity, sample_quality
 from .transitions import chain_states, marginal_distances
 from .two_sample import TwoSample, two_sample_test
@@ -20,6 +20,7 @@ __all__ = [
     "chain_states",
     "distances_to",
     "diversity",
+    "draw_in_tiles",
     "draw_references",
     "energy_distance",
     "equivalent_steps",

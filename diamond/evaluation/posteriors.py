@@ -21,7 +21,16 @@ from ..model import Model
 from ..randomness import Generator, normal
 from .energy import energy_distance
 
-__all__ = ["Reference", "distances_to", "draw_references", "equivalent_steps", "glass_distances"]
+__all__ = [
+    "Reference",
+    "distances_to",
+    "draw_in_tiles",
+    "draw_references",
+    "equivalent_steps",
+    "glass_distances",
+]
+
+ROWS = 2048  # of one network call
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +48,28 @@ class Reference:
     x_t: Tensor
     noise: Tensor
     draws: Tensor
+
+
+@torch.no_grad()
+def draw_in_tiles(
+    sampler: Any,
+    x_t: Tensor,
+    t: float,
+    n: int,
+    *,
+    noise: Tensor | None = None,
+    generator: Generator = None,
+) -> Tensor:
+    """`n` posterior draws `(n, B, *event)` of `sampler` given states `x_t` `(B, *event)`, a few draws of all states at
+    a time, so that many states of large images fit into memory. They start from `noise` `(n, B, *event)`, where that is
+    given."""
+    size = max(1, ROWS // len(x_t))
+    drawn = []
+    for first in range(0, n, size):
+        count = min(size, n - first)
+        start = {} if noise is None else {"noise": noise[first : first + count]}
+        drawn.append(sampler.posterior(x_t, t, count, generator=generator, **start))
+    return torch.cat(drawn)
 
 
 @torch.no_grad()
@@ -69,8 +100,8 @@ def draw_references(
         noise = normal(z.shape, generator, device=z.device, dtype=z.dtype)
         x_t = teacher.interpolant.interpolate(z, noise, torch.full((len(z),), t, device=z.device, dtype=z.dtype))
         start = normal((draws, *z.shape), generator, batch_axis=1, device=z.device, dtype=z.dtype)
-        shared = {} if exact else {"noise": start}
-        references.append(Reference(t, x_t, start, sampler.posterior(x_t, t, draws, generator=generator, **shared)))
+        truth = draw_in_tiles(sampler, x_t, t, draws, noise=None if exact else start, generator=generator)
+        references.append(Reference(t, x_t, start, truth))
     return references
 
 
@@ -78,7 +109,7 @@ def draw_references(
 def distances_to(references: Sequence[Reference], sampler: Any) -> Tensor:
     """Energy distances `(T, B)` of `sampler` to T references, its draws made from their noises."""
     return torch.stack(
-        [energy_distance(sampler.posterior(r.x_t, r.t, len(r.noise), noise=r.noise), r.draws) for r in references]
+        [energy_distance(draw_in_tiles(sampler, r.x_t, r.t, len(r.noise), noise=r.noise), r.draws) for r in references]
     )
 
 

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import align
+
 from diamond.cli.labelled import Labelled
 from diamond.cli.value_error import reference_values, standardised, value_errors
 from diamond.evaluation import draw_references
@@ -55,6 +57,17 @@ def test_bias_and_rmse_are_those_of_the_estimates(gaussian, seeded):
         variance + variance**2 / 4, rel=4.5 * (3 / 8000) ** 0.5
     )
     assert found["bias"]["first"]["plug-in"][0] == pytest.approx(-variance / 2, abs=0.01)
+
+
+def test_estimates_are_those_of_align_value(gaussian, seeded, monkeypatch):
+    monkeypatch.setattr("diamond.cli.value_error.REPEATS", 1)
+    z = gaussian.sample(5, generator=seeded())
+    references = draw_references(gaussian, z, (0.4,), draws=100, exact=True, generator=seeded(1))
+    found = value_errors(gaussian, gaussian, {"first": lambda z: z[:, 0]}, references, mc=6, steps=(), seed=3)
+    truth = reference_values([lambda z: z[:, 0]], references[0].draws)[0][0]
+    gaps = align.value(gaussian, lambda z: z[:, 0], references[0].x_t, 0.4, 6, generator=seeded(3)) - truth
+    assert found["bias"]["first"]["map"][0] == pytest.approx(float(gaps.mean()), abs=1e-6)
+    assert found["rmse"]["first"]["map"][0] == pytest.approx(float(gaps.square().mean().sqrt()), abs=1e-6)
 
 
 def test_standardised_rewards_have_the_asked_spread():

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from align.rewards import Brightness, Symmetry
 from diamond import evaluation
 from diamond.glass import GlassFlow
+from diamond.randomness import normal
 
 from ..value_error import Reward, standardised, value_errors
 from .settings import MC, TEACHER_STEPS, Sizes
@@ -95,7 +96,7 @@ def _two_sample(
     for reference in references:
         truth = reference.draws[: sizes.test_draws]
         drawn = {
-            name: sampler.posterior(reference.x_t, reference.t, len(truth), generator=noise)
+            name: evaluation.draw_in_tiles(sampler, reference.x_t, reference.t, len(truth), generator=noise)
             for name, sampler in samplers.items()
         }
         for view, seen in views.items():
@@ -125,7 +126,7 @@ def _calibration(subject: Subject, rewards: dict[str, Reward], sizes: Sizes) -> 
     for t in sizes.times:
         (reference,) = evaluation.draw_references(teacher, z, (t,), draws=1, reference_steps=1, generator=noise)
         for name, sampler in samplers.items():
-            draws = sampler.posterior(reference.x_t, t, sizes.ranked_draws, generator=noise)
+            draws = evaluation.draw_in_tiles(sampler, reference.x_t, t, sizes.ranked_draws, generator=noise)
             scored = numbers(draws.flatten(0, 1)).reshape(*draws.shape[:2], -1)
             ranks = evaluation.truth_ranks(numbers(z), scored, generator=noise)
             statistics, p_values = evaluation.uniformity(ranks)
@@ -143,15 +144,14 @@ def _transitions(subject: Subject, sizes: Sizes) -> dict[str, Any]:
     noise = subject.generator(3)
     count = min(sizes.samples, len(subject.train.images))
     z = subject.train.images[torch.randperm(len(subject.train.images), generator=noise)[:count]]
-    labels = subject.labels(count, noise)
     path, steps = subject.map.interpolant, sizes.chain_steps
     times = [(i + 1) / steps for i in range(steps)]
-    chain = evaluation.chain_states(subject.map, count, steps, cond=labels, generator=noise)
+    chain = subject.chain(count, steps, noise)
     samples = subject.sample(subject.teacher, count, TEACHER_STEPS, noise)[0]
     teacher = [
-        path.interpolate(samples, torch.randn(samples.shape, generator=noise).to(samples), torch.full_like(z[:, 0, 0, 0], t))
+        path.interpolate(samples, normal(samples.shape, noise, device=z.device, dtype=z.dtype), z.new_full((count,), t))
         for t in times
-    ]  # fmt: skip
+    ]
     figures: dict[str, Any] = {"times": times, "states": count}
     for name, states in {"chain of the map": chain, "teacher, noised": teacher}.items():
         found = evaluation.marginal_distances(path, states, z, min(SETS, count // 2), generator=noise)

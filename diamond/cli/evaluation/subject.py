@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diamond.data import Data
+from diamond.evaluation import chain_states
 from diamond.judges import Judge
 
 from ..labelled import Labelled
@@ -55,20 +57,31 @@ class Subject:
 
     def sample(self, model: Any, count: int, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """`count` samples of `model` in `steps` steps, of classes as often as in the data: samples and labels."""
-        labels = self.labels(count, generator)
-        conds = [None] * -(-count // TILE) if labels is None else list(labels.split(TILE))
-        sizes = [TILE] * (count // TILE) + [count % TILE] * bool(count % TILE)
-        drawn = [
-            model.sample(size, steps, cond=cond, generator=generator) for size, cond in zip(sizes, conds, strict=True)
-        ]
+        labels = self._labels(count, generator)
+        drawn = [model.sample(size, steps, cond=cond, generator=generator) for size, cond in _tiles(count, labels)]
         return torch.cat(drawn), labels
 
-    def labels(self, count: int, generator: torch.Generator) -> Tensor | None:
+    def chain(self, count: int, steps: int, generator: torch.Generator) -> list[Tensor]:
+        """The states `(count, *event)` of the map's chains of `steps` transitions, of classes as often as in the data."""
+        tiles = [
+            chain_states(self.map, size, steps, cond=cond, generator=generator)
+            for size, cond in _tiles(count, self._labels(count, generator))
+        ]
+        return [torch.cat(states) for states in zip(*tiles, strict=True)]
+
+    def _labels(self, count: int, generator: torch.Generator) -> Tensor | None:
         """Labels `(count,)` drawn from the training data's, for conditional models."""
         if not self.conditional:
             return None
         known = _labels(self.train)
         return known[torch.randint(len(known), (count,), generator=generator).to(known.device)]
+
+
+def _tiles(count: int, labels: Tensor | None) -> Iterator[tuple[int, Tensor | None]]:
+    """Sizes and labels of parts of at most `TILE`."""
+    for first in range(0, count, TILE):
+        size = min(TILE, count - first)
+        yield size, None if labels is None else labels[first : first + size]
 
 
 def _labels(data: Data) -> Tensor:

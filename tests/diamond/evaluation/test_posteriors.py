@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diamond.evaluation import distances_to, draw_references, equivalent_steps, glass_distances
+from diamond.evaluation import distances_to, draw_in_tiles, draw_references, equivalent_steps, glass_distances
 from diamond.glass import GlassFlow
 
 
@@ -18,12 +18,25 @@ def test_an_exact_posterior_is_at_no_distance_and_glass_comes_nearer(correlated,
     fresh = draw_references(model, z, (0.3, 0.7), draws=24, exact=True, generator=seeded(2))
 
     class Exact:
-        def posterior(self, x_t, t, n, noise):
-            return model.posterior(x_t, t, n, generator=seeded(3))
+        own = seeded(3)
+
+        def posterior(self, x_t, t, n, noise, generator):
+            return model.posterior(x_t, t, n, generator=self.own)
 
     check_mean(distances_to(fresh, Exact()).T, torch.zeros(2).double())
     far, near = (distances_to(references, GlassFlow(model, steps)).mean(1) for steps in (1, 16))
     assert bool((near < 0.2 * far).all())
+
+
+def test_tiles_make_no_difference_to_draws_from_given_noises(correlated, seeded, monkeypatch):
+    model = correlated()
+    x_t, glass = torch.randn(7, 2, generator=seeded(), dtype=torch.float64), GlassFlow(model, 3)
+    noise = torch.randn(10, 7, 2, generator=seeded(1), dtype=torch.float64)
+    whole = glass.posterior(x_t, 0.3, 10, noise=noise)
+    for rows in (1, 22, 2048):
+        monkeypatch.setattr("diamond.evaluation.posteriors.ROWS", rows)
+        assert torch.allclose(draw_in_tiles(glass, x_t, 0.3, 10, noise=noise), whole, atol=1e-12)
+        assert draw_in_tiles(model, x_t, 0.3, 10, generator=seeded()).shape == (10, 7, 2)
 
 
 def test_states_are_data_noised_to_their_times(correlated, seeded, check_law):
