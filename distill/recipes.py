@@ -169,7 +169,7 @@ def distill_flow_map(
     half of the pairs start at 0 by default."""
     source = _flow_of(teacher)
     if from_zero is None:
-        from_zero = min(0.5, shares_of(loss).from_zero)
+        from_zero = min(0.5, shares_of(loss, to_one=to_one).from_zero)
     objective = MapObjective(
         source, loss, off_diagonal, from_zero, to_one, supervision=supervision, weighting=weighting, times=times
     )

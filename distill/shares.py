@@ -48,8 +48,9 @@ def shares_of(loss: str, **given: float | None) -> Shares:
             raise ValueError(f"{name}: got {share}, expected a share in [0, 1]")
     if chosen.get("to_one") and loss in ("lsd", "trajectory"):
         raise ValueError(f"to_one: got {chosen['to_one']} with loss={loss!r}, which has no such pairs, expected 0")
-    if chosen.get("from_zero", 0.0) > 1 - usual.to_one and "to_one" not in chosen:
-        chosen["to_one"] = 1 - chosen["from_zero"]  # what was asked for takes from the other edge's usual share
+    for edge, other in (("from_zero", "to_one"), ("to_one", "from_zero")):
+        if edge in chosen and given.get(other) is None:  # an edge asked for takes from the other's usual share
+            chosen[other] = min(getattr(usual, other), 1 - chosen[edge])
     shares = usual._replace(**chosen)
     if shares.from_zero + shares.to_one > 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""`diamond distill`: a Diamond Map from a flow model."""
+"""`diamond distill`: a Diamond Map from a flow model, or from data alone."""
 
 from __future__ import annotations
 
@@ -21,12 +21,32 @@ TEACHERS = ("Flow", "GlassFlow", "GaussianMixtureFlow")
 
 
 def distill(
-    teacher: Annotated[Path, typer.Option(help="File of the flow model, as diamond train writes it.")],
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the flow model, as diamond train writes it.",
+            show_default="needed but with --supervision data",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="File to save the map in.")] = Path("diamond.ckpt"),
     data: DataName = None,
     loss: Annotated[
-        str, typer.Option(help="What holds off the diagonal: lsd (Lagrangian identity) or trajectory.")
+        str,
+        typer.Option(
+            help="What holds off the diagonal: lsd (Lagrangian identity), esd (Eulerian), psd (semigroup), meanflow (that "
+            "of the mean velocity), or trajectory (a regression on the teacher's)."
+        ),
     ] = "lsd",
+    supervision: Annotated[
+        str, typer.Option(help="What tells the velocity: teacher, or data, and then the teacher is but a start.")
+    ] = "teacher",
+    weighting: Annotated[
+        str | None,
+        typer.Option(
+            help="How samples count: adaptive (by their loss) or learned (by their times).", show_default="alike"
+        ),
+    ] = None,
+    times: Annotated[str, typer.Option(help="Law of the times: uniform, logit-normal or early.")] = "uniform",
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
     batch: Batch = 256,
     learning_rate: LearningRate = 2e-3,
@@ -36,6 +56,9 @@ def distill(
     from_zero: Annotated[
         float | None, typer.Option(help="Share of that which starts from noise.", show_default="the recipe's")
     ] = None,
+    to_one: Annotated[
+        float | None, typer.Option(help="Share of that which ends in data.", show_default="the recipe's")
+    ] = None,
     seed: Seed = 0,
     root: Root = None,
     resume: Resume = True,
@@ -44,19 +67,26 @@ def distill(
     """Distil the GLASS flow of a teacher into a Diamond Map: posterior draws in one network call."""
     import distill as recipes
 
+    from distill.objectives import MapObjective
     from distill.trainer import Schedule
 
+    if teacher is None and supervision != "data":
+        raise typer.BadParameter("got None, expected a file, or --supervision data", param_hint="--teacher")
     schedule: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
     Schedule(**schedule)  # refuses bad settings before anything is read
-    source = load_model(teacher, "teacher", TEACHERS)
-    check_file(out, "out", teacher)
+    source = None if teacher is None else load_model(teacher, "teacher", TEACHERS)
+    options: dict[str, Any] = {
+        "loss": loss, "off_diagonal": off_diagonal, "from_zero": from_zero, "to_one": to_one, "supervision": supervision,
+        "weighting": weighting, "times": times,
+    }  # fmt: skip
+    MapObjective(source, **options)  # likewise
+    check_file(out, "out", *[] if teacher is None else [teacher])
     name, images, labels = _samples(data, source, root)
-    shares = {"off_diagonal": off_diagonal, "from_zero": from_zero}
-    schedule |= {name: share for name, share in shares.items() if share is not None}
+    origin = {"data": name} if teacher is None else {"data": name, "teacher": str(teacher)}
     with resumable(out, resume):
         recipes.distill(
-            source, images, loss=loss, labels=labels, out=out, metadata={"data": name, "teacher": str(teacher)},
-            progress=not quiet, resume=resume, **schedule,
+            source, images, labels=labels, out=out, metadata=origin, progress=not quiet, resume=resume, **options,
+            **schedule,
         )  # fmt: skip
 
 
@@ -65,6 +95,11 @@ def _samples(data: str | None, teacher: Any, root: Path | None) -> tuple[str | N
     from diamond.data import load_data
     from diamond.mixture import GaussianMixtureFlow
 
+    if teacher is None:
+        if data is None:
+            raise ValueError("data: got None and no teacher, whose file could name them, expected a data set")
+        part = load_data(data, root=root)
+        return part.name, part.images, None
     if data is None and isinstance(teacher, GaussianMixtureFlow):
         return None, None, None
     part = load_data(data_name(data, teacher, "the noisy states"), root=root)

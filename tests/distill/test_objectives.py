@@ -71,12 +71,22 @@ NETWORKS = {
     "ResidualMLP": lambda **inputs: ResidualMLP((1, 4, 4), width=12, depth=2, embedding=8, **inputs),
     "Transformer": lambda **inputs: Transformer((1, 4, 4), width=8, depth=2, heads=2, **inputs),
     "Whitened": lambda **inputs: Whitened(ResidualMLP((16,), width=12, depth=2, embedding=8, **inputs), (1, 4, 4)),
+    "Whitened, flat": lambda **inputs: Whitened(  # of data that do not vary in some direction
+        ResidualMLP((16,), width=12, depth=2, embedding=8, **inputs), (1, 4, 4), data=torch.eye(16)[:8].view(8, 1, 4, 4)
+    ),
     "UNet": lambda **inputs: UNet((1, 4, 4), width=8, multipliers=(1, 2), attention=2, embedding=8, **inputs),
 }
 
 
 @KINDS
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xfail(reason="the root of a ratio that is 0 has no derivative"))
+        if name == "Whitened, flat" else name
+        for name in NETWORKS
+    ],
+)  # fmt: skip
 def test_every_network_passes_the_derivatives(name, kind, seeded):
     """Those of each loss by forward-mode differentiation, against central differences."""
     generator = seeded(0)

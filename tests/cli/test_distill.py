@@ -1,0 +1,54 @@
+"""`diamond distill`: every loss by its name, with and without a teacher."""
+
+import pytest
+
+import diamond as package
+
+SMALL = "--steps 2 --batch 8 --quiet"
+
+
+@pytest.fixture(scope="module")
+def glass(tmp_path_factory, diamond):
+    """The file of a small teacher."""
+    path = tmp_path_factory.mktemp("teacher") / "glass.ckpt"
+    diamond(f"train --out {path} --net transformer --width 16 --depth 1 {SMALL}")
+    return path
+
+
+@pytest.mark.parametrize("loss", ["lsd", "esd", "psd", "meanflow", "trajectory"])
+def test_each_loss_trains_a_map(loss, diamond, glass, here):
+    diamond(f"distill --teacher {glass} --loss {loss} --times early --weighting learned {SMALL}")
+    model = package.load("diamond.ckpt")
+    assert model.metadata["loss"] == loss and model.metadata["supervision"] == "teacher"
+    assert not any("weighting" in name or "weigh." in name for name in model.state_dict())
+
+
+def test_data_alone_train_a_map(diamond, here):
+    diamond(f"distill --supervision data --data digits --loss psd --weighting adaptive --times logit-normal {SMALL}")
+    model = package.load("diamond.ckpt")
+    assert isinstance(model, package.DiamondMap) and model.event_shape == (1, 8, 8)
+    assert model.metadata["data"] == "digits" and "teacher" not in model.metadata
+
+
+def test_a_teacher_may_be_no_more_than_a_start(diamond, glass, here):
+    diamond(f"distill --teacher {glass} --supervision data --loss meanflow --to-one 0.3 {SMALL}")
+    model = package.load("diamond.ckpt")
+    assert model.net.config["width"] == 16 and model.metadata["supervision"] == "data"
+
+
+CASES = {
+    "--teacher {glass} --loss esdd": "loss: got 'esdd', expected one of lsd, esd, psd, meanflow, trajectory",
+    "--teacher {glass} --supervision none": "supervision: got 'none', expected one of teacher, data",
+    "--teacher {glass} --weighting none": "weighting: got 'none', expected one of adaptive, learned",
+    "--teacher {glass} --times none": "times: got 'none', expected one of uniform, logit-normal, early",
+    "--teacher {glass} --supervision data --loss trajectory": "supervision: got 'data' with loss='trajectory'",
+    "--teacher {glass} --loss lsd --to-one 0.5": "to_one: got 0.5",
+    "--supervision data": "data: got None and no teacher",
+    "--data digits": "--teacher",
+}
+
+
+@pytest.mark.parametrize("line", CASES)
+def test_what_cannot_be_is_refused_in_a_sentence(line, diamond, glass, here):
+    assert CASES[line] in diamond(f"distill {line.format(glass=glass)} {SMALL}", code=2).stderr
+    assert not list(here.iterdir())
