@@ -50,11 +50,10 @@ def _posteriors(figures: Mapping[str, Any]) -> Figure:
 
 def _curves(axes: Axes, times: list[float], rows: Mapping[str, list[float]], title: str, scale: str = "linear") -> None:
     _tidy(axes, title, "t")
-    glass = [name for name in rows if name.startswith("GLASS")]
     for name, values in rows.items():
         colour = {"map": MAP, "plug-in": PLUGIN, "reference": "#9ca3af"}.get(name)
-        if colour is None:
-            colour = BLUES[len(BLUES) - len(glass) + glass.index(name)] if len(glass) <= len(BLUES) else BLUES[-1]
+        if colour is None:  # GLASS-k: darker for more steps, the same in every panel
+            colour = BLUES[min(int(name.split("-")[1]).bit_length(), len(BLUES)) - 1]
         wide = {"map": 2.2, "reference": 1.0}.get(name, 1.4)
         style = {"reference": "--", "plug-in": "o:"}.get(name, "o-")
         axes.plot(times, values, style, color=colour, lw=wide, ms=4, label=name, zorder=3 if name == "plug-in" else 2)

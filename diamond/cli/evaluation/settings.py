@@ -36,9 +36,9 @@ class Sizes:
     states: int = 16
     test_draws: int = 128
     test_steps: tuple[int, ...] = (4, 16)
-    ranked_draws: int = 31
+    ranked_draws: int = 15
     ranked_states: int = 256
-    ranked_steps: int = 16
+    ranked_steps: int = 32
     samples: int = 2000
     map_steps: tuple[int, ...] = (1, 2, 4, 8)
     chain_steps: int = 8
@@ -48,5 +48,5 @@ class Sizes:
 FULL = Sizes()
 QUICK = Sizes(
     times=(0.2, 0.5, 0.8), glass_steps=(1, 4, 16), reference_steps=32, draws=64, states=8, test_draws=64,
-    ranked_draws=15, ranked_states=96, samples=400, data=2000,
+    ranked_states=96, ranked_steps=16, samples=400, data=2000,
 )  # fmt: skip

@@ -12,7 +12,7 @@ from rich.text import Text
 __all__ = ["print_tables"]
 
 COLUMNS = {
-    "count": ("samples", "{:d}"), "frechet": ("Frechet", "{:.3f}"), "precision": ("precision", "{:.3f}"),
+    "count": ("n", "{:d}"), "frechet": ("Frechet", "{:.3f}"), "precision": ("precision", "{:.3f}"),
     "recall": ("recall", "{:.3f}"), "diversity": ("diversity", "{:.3f}"), "accuracy": ("class", "{:.1%}"),
 }  # fmt: skip
 
@@ -38,8 +38,8 @@ def print_tables(figures: Mapping[str, Any]) -> None:
     title = f"calibration: p-value of uniform ranks ({calibration['states']} states, {calibration['draws']} draws)"
     console.print(_by_time(title, times, rows, "{:.2g}"))
     transition = figures["transition"]
-    rows = {name: found["energy_distance"] for name, found in transition.items() if isinstance(found, dict)}
-    console.print(_by_time("transitions: energy distance to noised data", transition["times"], rows, "{:.3f}"))
+    rows = {name: found["energy_distance"][1::2] for name, found in transition.items() if isinstance(found, dict)}
+    console.print(_by_time("transitions: energy distance to noised data", transition["times"][1::2], rows, "{:.4f}"))
     if figures["samples"] is None:
         console.print("no judge of these data ships with the package: samples were not judged (--judge FILE)")
     else:
