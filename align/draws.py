@@ -62,9 +62,9 @@ def posterior_blocks(
     chunk: int | None,
     antithetic: bool = False,
 ) -> Iterator[Block]:
-    """Blocks with `n * b <= chunk` until each of the `(B, *event)` rows, at times `(B,)` or one, has had `mc` draws. The noise is the same for
-    every `chunk`. A model that has `weighted_posterior` is asked for that, and gets fewer rows if its network needs
-    `rows_per_draw` of them for a draw.
+    """Blocks with `n * b <= chunk` until each of the `(B, *event)` rows, at times `(B,)` or one, has had `mc` draws. The
+    noise is the same for every `chunk`. A model that has `weighted_posterior` is asked for that, and gets fewer rows if
+    its network needs `rows_per_draw` of them for a draw.
 
     Raises:
         ValueError: `antithetic` draws of an odd number.

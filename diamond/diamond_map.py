@@ -39,7 +39,7 @@ from .model import Model, fold_draws, repeat_cond
 from .observation import combine_looks
 from .randomness import Generator, normal
 from .transition import gaussian_step
-from .validation import as_times, check_later, check_noise, check_positive, check_state
+from .validation import as_times, check_later, check_noise, check_positive, check_state, check_time
 
 __all__ = ["DiamondMap"]
 
@@ -185,15 +185,16 @@ class DiamondMap(Model):
         posterior draw and a Gaussian step.
         """
         check_state(x_t, self.event_shape)
-        times, later = as_times(t, x_t), as_times(t_next, x_t, "t_next")
-        numbers = isinstance(t, float) and isinstance(t_next, float)
-        pair = (t, t_next) if numbers else (times, later)
-        check_later(*pair)
+        if rho is None and isinstance(t, float) and isinstance(t_next, float):
+            check_later(check_time(t), check_time(t_next, "t_next"))
+            return self._stop_early(x_t, as_times(t, x_t), *self._stop(t, t_next), cond, generator)
+        t, t_next = as_times(t, x_t), as_times(t_next, x_t, "t_next")
+        check_later(t, t_next)
         if rho is None:
-            return self._stop_early(x_t, times, *self._stop(*pair), cond, generator)
-        z = self.posterior(x_t, times, cond=cond, generator=generator)[0]
+            return self._stop_early(x_t, t, *self._stop(t, t_next), cond, generator)
+        z = self.posterior(x_t, t, cond=cond, generator=generator)[0]
         noise = normal(x_t.shape, generator, device=x_t.device, dtype=x_t.dtype)
-        return gaussian_step(self.interpolant, x_t, z, times, later, rho, noise)
+        return gaussian_step(self.interpolant, x_t, z, t, t_next, rho, noise)
 
     def stopping_time(self, t: Tensor, t_next: Tensor) -> Tensor:
         """The inner time `r*` `(B,)` at which `x_t` and the inner state are together worth a look at `t_next`:

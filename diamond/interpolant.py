@@ -158,6 +158,10 @@ class Linear(Interpolant):
     def sigma(self, t: Tensor) -> Tensor:
         return 1 - t
 
+    def scales(self, t: Tensor | float) -> tuple[Any, Any]:
+        t = t.double() if isinstance(t, Tensor) else t
+        return t, 1 - t
+
     def alpha_dot(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
 

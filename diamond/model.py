@@ -130,7 +130,7 @@ class View(Model):
 
 def fold_draws(tensor: Tensor, n: int) -> Tensor:
     """`(B, ...)` repeated for `n` draws: `(n * B, ...)`, draw-major."""
-    return tensor if n == 1 else tensor.expand(n, *tensor.shape).reshape(n * tensor.shape[0], *tensor.shape[1:])
+    return tensor if n == 1 else tensor.repeat(n, *[1] * (tensor.ndim - 1))
 
 
 def map_cond(function: Callable[[Tensor], Tensor], cond: Any) -> Any:

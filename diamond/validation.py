@@ -8,7 +8,7 @@ import torch
 
 from torch import Tensor
 
-__all__ = ["as_times", "check_choice", "check_later", "check_noise", "check_positive", "check_state"]
+__all__ = ["as_times", "check_choice", "check_later", "check_noise", "check_positive", "check_state", "check_time"]
 
 
 def check_state(x: Tensor, event_shape: tuple[int, ...], name: str = "x_t") -> None:
@@ -45,9 +45,7 @@ def as_times(t: Tensor | float, x: Tensor, name: str = "t") -> Tensor:
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     if isinstance(t, (int, float)):
-        if not 0 <= t <= 1:
-            raise ValueError(f"{name}: got times from {t:g} to {t:g}, expected times in [0, 1]")
-        return torch.full((len(x),), t, dtype=dtype, device=x.device)
+        return torch.full((len(x),), check_time(t, name), dtype=dtype, device=x.device)
     if not isinstance(t, Tensor):
         t = torch.tensor(t, dtype=torch.float64)
     times = t if t.dtype == dtype and t.device == x.device else t.to(x.device, dtype)
@@ -57,6 +55,17 @@ def as_times(t: Tensor | float, x: Tensor, name: str = "t") -> Tensor:
     if not 0 <= low <= high <= 1:
         raise ValueError(f"{name}: got times from {low:g} to {high:g}, expected times in [0, 1]")
     return times if times.ndim else times.expand(len(x))
+
+
+def check_time(t: float, name: str = "t") -> float:
+    """`t`, if it is in [0, 1].
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not 0 <= t <= 1:
+        raise ValueError(f"{name}: got times from {t:g} to {t:g}, expected times in [0, 1]")
+    return t
 
 
 def check_later(t: Tensor | float, t_next: Tensor | float, names: tuple[str, str] = ("t", "t_next")) -> None:
