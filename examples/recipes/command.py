@@ -23,7 +23,7 @@ from .stages import Recipe, Run, distil_map, train_teacher
 __all__ = ["main"]
 
 STAGES = ("teacher", "map", "card")
-QUICK = {"seconds": 6.0, "images": 256, "width": 16}
+QUICK = {"seconds": 6.0, "images": 64, "width": 16}
 
 
 def main(recipe: Recipe, description: str, minutes: float, arguments: Sequence[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def main(recipe: Recipe, description: str, minutes: float, arguments: Sequence[s
     stages = STAGES if given.stage == "all" else (given.stage,)
     if stages != ("card",):
         data = _data(recipe, "train", given)
-        teacher = train_teacher(recipe, data, run)
+        teacher = train_teacher(recipe, data, run, settled=given.stage == "map")
         if "map" in stages:
             distil_map(recipe, data, teacher, run)
     if "card" in stages:
@@ -59,8 +59,7 @@ def _write_cards(recipe: Recipe, out: Path, given: argparse.Namespace) -> None:
         draft.unlink()
     judge = judges.load(given.judge or recipe.data) if given.judge or recipe.data in judges.names() else None
     held_out = _data(recipe, "held-out", given)
-    sizes = {"states": 4, "draws": 16} if given.quick else {}
-    figures = measure(stored["map"], stored["teacher"], held_out, judge, **sizes)
+    figures = measure(stored["map"], stored["teacher"], held_out, judge, states=recipe.states, quick=given.quick)
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     for stage, steps in (("map", 1), ("teacher", TEACHER_STEPS)):
         save_grid(stored[stage], held_out.classes, steps, out / f"{stage}.png")
@@ -81,6 +80,8 @@ def _changed(recipe: Recipe, given: argparse.Namespace) -> Recipe:
     teacher, map_, shared = dict(recipe.teacher), dict(recipe.map), dict(recipe.shared)
     if given.batch:
         shared["batch"] = given.batch
+    if given.precision:
+        shared["precision"] = given.precision
     if given.loss:
         map_["loss"] = given.loss
     share = given.teacher_share or recipe.teacher_share
@@ -103,6 +104,7 @@ def _parser(recipe: Recipe, description: str, minutes: float) -> argparse.Argume
     add("--teacher-share", type=float, help=f"of the time; {recipe.teacher_share:g}")
     add("--teacher-steps", type=int, help="instead of as many as fit into the time")
     add("--map-steps", type=int, help="likewise")
+    add("--precision", choices=("fp32", "bf16"), help="of the networks while they train")
     add("--judge", type=Path, help="file of a judge, where none ships for these data")
     add("--ship", action="store_true", help="write weights and cards into the package, not into --out")
     add("--quick", action="store_true", help="a few seconds on a few images: whether it runs")

@@ -30,6 +30,7 @@ RECIPE = Recipe(
     map={"loss": "trajectory", "learning_rate": 2e-3},
     teacher_share=0.25,
     shared={"batch": 256, "label_dropout": 0.1},
+    states=32,
 )
 
 if __name__ == "__main__":

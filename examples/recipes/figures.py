@@ -6,13 +6,10 @@ and does not tell memorised data from new.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-
-from torch import Tensor
 
 import diamond
 
@@ -26,38 +23,51 @@ MAP_STEPS = (1, 2, 4, 8)
 TEACHER_STEPS = 64
 TIMES = (0.2, 0.4, 0.6, 0.8)
 INNER_STEPS = (1, 2, 4, 8, 16, 32)
+REFERENCE_STEPS = 128
+SAMPLES = 2000
 CHUNK = 500
 
 
 def measure(
-    model: diamond.DiamondMap, teacher: diamond.Flow, held_out: Data, judge: Any, *, states: int = 32, draws: int = 128
+    model: diamond.DiamondMap,
+    teacher: diamond.Flow,
+    held_out: Data,
+    judge: Any,
+    *,
+    states: int = 32,
+    quick: bool = False,
 ) -> dict[str, Any]:
-    """Figures of a map and its teacher on held-out data; `judge` may be None, and then samples go without.
+    """Figures of a map and its teacher on held-out data.
+
+    Arguments:
+        model, teacher: the two.
+        held_out: the data, with labels.
+        judge: of the samples; None for no figures of these.
+        states: held-out images that are noised to ask for their posteriors.
+        quick: figures that say no more than that they can be had.
 
     Returns:
         "samples": by sampler, what :func:`diamond.evaluation.sample_quality` gives, as many samples as there are
-        held-out images, of the same classes. "posterior": by time, the number of GLASS steps that the map's one call is
-        worth, by the mean energy distance to GLASS with 128.
+        held-out images, and 2000 at most, of the same classes. "posterior": by time, the number of GLASS steps that the
+        map's one call is worth, by the mean energy distance to GLASS with 128.
     """
     assert held_out.labels is not None
     figures: dict[str, Any] = {}
     if judge is not None:
         figures["judge"] = judge.title
         figures["samples"] = _judged(_samplers(model, teacher), held_out, judge, model.device)
-    rows = torch.randperm(len(held_out.images), generator=torch.Generator().manual_seed(0))[:states]
+    rows = torch.randperm(len(held_out.images), generator=torch.Generator().manual_seed(0))[: 2 if quick else states]
     z, labels = held_out.images[rows].to(model.device), held_out.labels[rows].to(model.device)
+    inner = INNER_STEPS[: 2 if quick else None]
     found = glass_distances(
-        Labelled(model, labels), Labelled(teacher, labels), z, TIMES, draws=draws, steps=INNER_STEPS,
-        generator=torch.Generator().manual_seed(0),
+        Labelled(model, labels), Labelled(teacher, labels), z, TIMES, draws=4 if quick else 64, steps=inner,
+        reference_steps=4 if quick else REFERENCE_STEPS, generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     mine, theirs = found["map"].mean(1).tolist(), found["glass"].mean(2)
     figures["posterior"] = {
-        str(t): equivalent_steps(mine[i], INNER_STEPS, theirs[:, i].tolist()) for i, t in enumerate(TIMES)
+        str(t): equivalent_steps(mine[i], inner, theirs[:, i].tolist()) for i, t in enumerate(TIMES)
     }
     return figures
-
-
-Sampler = Callable[..., Tensor]  # labels `(n,)` or None, n, generator
 
 
 def _samplers(model: diamond.DiamondMap, teacher: diamond.Flow) -> dict[str, tuple[Any, int, bool]]:
@@ -74,15 +84,14 @@ def _judged(samplers: dict[str, tuple[Any, int, bool]], data: Data, judge: Any, 
     assert labels is not None
     parts = [JudgedData.of(judge, rows.to(device)) for rows in data.images.split(CHUNK)]
     known = JudgedData(torch.cat([part.features for part in parts]), labels.to(device))
+    asked = labels[:SAMPLES].to(device)
     figures = {}
     for name, (model, steps, classes) in samplers.items():
         generator, samples = torch.Generator().manual_seed(0), []
-        for rows in labels.to(device).split(CHUNK):
+        for rows in asked.split(CHUNK):
             cond = rows if classes else None
             samples.append(model.sample(len(rows), steps, cond=cond, generator=generator).clamp(-1, 1))
-        figures[name] = sample_quality(
-            judge, known, torch.cat(samples), labels.to(device) if classes else None, rows=2000
-        )
+        figures[name] = sample_quality(judge, known, torch.cat(samples), asked if classes else None)
     return figures
 
 

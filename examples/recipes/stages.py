@@ -1,7 +1,8 @@
 """The two stages of every recipe: a class-conditional teacher, and the Diamond Map of its GLASS flow.
 
 Labels are left out at random in both, so that the models sample with classes and without. A stage that was killed goes on
-where it was; one whose time is up saves the moving average of the weights as they are.
+where it was; one whose time is up saves the moving average of the weights as they are, and goes on from there when it is
+started again.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from .budget import Deadline, planned_steps
 
 __all__ = ["Recipe", "Run", "Stage", "distil_map", "machine", "train_teacher"]
 
+SAVED = 250  # steps between two states
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -43,6 +46,7 @@ class Recipe:
         teacher, map: arguments of `distill.train_flow` and `distill.distill`.
         teacher_share: share of the time that goes to the teacher.
         shared: arguments of both.
+        states: noisy images at which posteriors are compared for the card.
     """
 
     data: str
@@ -53,6 +57,7 @@ class Recipe:
     map: dict[str, Any] = field(default_factory=dict)
     teacher_share: float = 0.3
     shared: dict[str, Any] = field(default_factory=lambda: {"label_dropout": 0.1})
+    states: int = 8
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,8 @@ class Run:
     progress: bool = True
 
 
-def train_teacher(recipe: Recipe, data: Data, run: Run) -> diamond.Flow:
-    """The flow model, kept in `teacher.ckpt`."""
+def train_teacher(recipe: Recipe, data: Data, run: Run, settled: bool = False) -> diamond.Flow:
+    """The flow model, kept in `teacher.ckpt`; one that is there is taken as it is once `settled`, or a map was begun."""
 
     def network() -> Network:
         with seeded(run.seed):
@@ -86,7 +91,8 @@ def train_teacher(recipe: Recipe, data: Data, run: Run) -> diamond.Flow:
         return distill.train_flow(data.images, network(), labels=data.labels, seed=run.seed, **settings)
 
     stage = Stage("teacher", train, lambda: diamond.Flow(network()), {"data": recipe.data})
-    return stage.model(run, recipe.teacher_share * run.seconds, run.steps[0])
+    settled = settled or any(run.out.glob("map.ckpt*"))
+    return stage.model(run, recipe.teacher_share * run.seconds, run.steps[0], settled)
 
 
 def distil_map(recipe: Recipe, data: Data, teacher: diamond.Flow, run: Run) -> diamond.DiamondMap:
@@ -119,10 +125,12 @@ class Stage:
     empty: Callable[[], Any]
     metadata: dict[str, Any]
 
-    def model(self, run: Run, seconds: float, steps: int | None) -> Any:
-        """The model, trained in `steps` steps, or in as many as fit into the time; or read, if it is there."""
+    def model(self, run: Run, seconds: float, steps: int | None, settled: bool = False) -> Any:
+        """The model, trained in `steps` steps, or in as many as fit into the time; or read, if it is there and `settled`,
+        or trained to the end."""
         out, began = run.out / f"{self.name}.ckpt", time.perf_counter()
-        if out.is_file():
+        state = Path(f"{out}.state")
+        if out.is_file() and (settled or not state.is_file()):
             return diamond.load(out)
         limit: Any = nullcontext()
         if steps is None:
@@ -130,11 +138,13 @@ class Stage:
             limit = Deadline(max(1.0, seconds - (time.perf_counter() - began)))
         try:
             with limit:
-                model = self.train(steps=steps, out=out, metadata=self.metadata, progress=run.progress)
+                model = self.train(
+                    steps=steps, out=out, metadata=self.metadata, progress=run.progress, save_every=SAVED
+                )
         except KeyboardInterrupt:
             if not getattr(limit, "passed", False):
                 raise
-            model = self._salvaged(Path(f"{out}.state")) if not out.is_file() else diamond.load(out)
+            model = self._salvaged(state) if state.is_file() else diamond.load(out)
         took = time.perf_counter() - began
         model.metadata |= {"minutes": round(took / 60, 1), "machine": machine()}
         model.save(out)
@@ -151,7 +161,6 @@ class Stage:
         done = {"steps": header["step"], "planned_steps": settings["steps"], "seed": settings["seed"]}
         model.metadata = {**self.metadata, **done}
         print(f"{self.name}: time is up after {header['step']} of {settings['steps']} steps", flush=True)
-        state.unlink()
         return model
 
 

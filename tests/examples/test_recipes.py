@@ -1,0 +1,138 @@
+"""The recipes of the models that ship: steps by the clock, an end when time is up, a start where it was, and cards."""
+
+import json
+import sys
+import time
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import diamond
+
+from diamond.data import load_data
+
+ROOT = Path(__file__).parents[2]
+if str(ROOT) not in sys.path:  # the examples are not installed
+    sys.path.insert(0, str(ROOT))
+
+from examples.recipes import budget, cifar10, command, digits, mnist  # noqa: E402
+from examples.recipes.card import ship  # noqa: E402
+from examples.recipes.stages import Run, distil_map, train_teacher  # noqa: E402
+
+SMALL = replace(digits.RECIPE, width=8, shared={"batch": 8, "label_dropout": 0.1})
+
+
+def run(folder, seconds=60.0, steps=(4, 8), seed=0):
+    return Run(folder, seconds, steps, seed, progress=False)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data):
+    """A folder with a teacher and a map of a few steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    distil_map(SMALL, data, train_teacher(SMALL, data, run(folder)), run(folder))
+    return folder
+
+
+def test_steps_are_as_many_as_fit_and_are_remembered(tmp_path):
+    trials = []
+
+    def trial(steps):
+        trials.append(steps)
+        time.sleep(0.01 * steps)
+
+    steps = budget.planned_steps(tmp_path / "new" / "plan.json", 10.0, trial)
+    assert 600 <= steps <= 900 and steps % 8 == 0  # a thousand sleeps, but for a margin and what sleep takes itself
+    assert len(trials) == 2
+    assert budget.planned_steps(tmp_path / "new" / "plan.json", 99.0, trial) == steps and len(trials) == 2
+
+
+def test_a_deadline_interrupts_and_says_so():
+    with pytest.raises(KeyboardInterrupt), budget.Deadline(0.05) as deadline:
+        time.sleep(5)
+    assert deadline.passed
+    with budget.Deadline(0.05) as deadline:
+        pass
+    time.sleep(0.1)
+    assert not deadline.passed
+
+
+def test_both_stages_leave_models_of_each_other(trained):
+    teacher, model = (diamond.load(trained / f"{name}.ckpt") for name in ("teacher", "map"))
+    assert isinstance(teacher, diamond.Flow) and isinstance(model, diamond.DiamondMap)
+    assert teacher.metadata["steps"] == 4 and model.metadata["steps"] == 8
+    assert model.metadata["teacher"] == "digits-teacher" and model.metadata["data"] == "digits"
+    for cond in (None, torch.tensor([3, 10])):
+        assert model.sample(2, cond=cond).shape == (2, 1, 8, 8)
+
+
+def test_a_stage_that_is_done_is_not_done_again(trained, data):
+    before = (trained / "teacher.ckpt").read_bytes(), (trained / "map.ckpt").read_bytes()
+    again = run(trained, steps=(400_000, 400_000))
+    distil_map(SMALL, data, train_teacher(SMALL, data, again), again)
+    assert before == ((trained / "teacher.ckpt").read_bytes(), (trained / "map.ckpt").read_bytes())
+
+
+def test_when_time_is_up_the_average_is_saved_and_training_goes_on_from_there(tmp_path, data, monkeypatch):
+    monkeypatch.setattr("examples.recipes.stages.planned_steps", lambda *_: 200)
+    flow = train_teacher(SMALL, data, run(tmp_path, 1.0, (None, None)))  # at least a second
+    done = flow.metadata["steps"]
+    if done == 200:
+        pytest.skip("this machine is too fast")
+    assert flow.metadata["planned_steps"] == 200 and flow.metadata["data"] == "digits"
+    whole = train_teacher(SMALL, data, run(tmp_path, 600.0, (None, None)))
+    assert whole.metadata["steps"] == 200 and "planned_steps" not in whole.metadata
+    assert not (tmp_path / "teacher.ckpt.state").exists()
+    straight = train_teacher(SMALL, data, run(tmp_path / "straight", 600.0, (200, None)))
+    assert all(torch.equal(value, straight.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def test_a_teacher_that_has_taught_stays_as_it_is(trained, data):
+    state = trained / "teacher.ckpt.state"
+    state.write_bytes(b"")
+    try:
+        assert train_teacher(SMALL, data, run(trained, steps=(400_000, 8))).metadata["steps"] == 4
+    finally:
+        state.unlink()
+
+
+def test_cards_tell_what_is_shipped(trained, monkeypatch):
+    arguments = ["--stage", "card", "--quick", "--out", str(trained)]
+    command.main(SMALL, "a recipe", 1.0, arguments)
+    figures = json.loads((trained / "figures.json").read_text())
+    assert set(figures["posterior"]) == {"0.2", "0.4", "0.6", "0.8"} and "teacher, 64 steps" in figures["samples"]
+    for name, steps in (("digits", 8), ("digits-teacher", 4)):
+        card = (trained / "weights" / f"{name}.md").read_text()
+        assert card.startswith(f"# {name}\n") and f"{steps} steps, seed 0" in card and "| map, 1 step |" in card
+        model = diamond.load(trained / "weights" / f"{name}.safetensors")
+        assert model.dtype == torch.float32 and model.metadata["data"] == "digits"
+    assert (trained / "map.png").is_file() and (trained / "teacher.png").is_file()
+    model = diamond.load(trained / "map.ckpt")
+    monkeypatch.setattr("examples.recipes.card.LARGEST", 1000)
+    with pytest.raises(ValueError, match="width: got 8, whose file is larger than 1000 bytes"):
+        ship(model, "large", SMALL, figures, trained)
+    assert not (trained / "large.safetensors").exists()
+
+
+@pytest.mark.parametrize("module", [mnist, cifar10])
+def test_the_larger_recipes_run_on_a_few_images(module, tmp_path, monkeypatch):
+    shape = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}[module.RECIPE.data]
+    images = np.random.default_rng(0).integers(0, 256, (20, *shape), dtype=np.uint8)
+    labels = np.arange(20) % 10
+    np.savez(tmp_path / "a.npz", train_images=images, test_images=images, train_labels=labels, test_labels=labels)
+    monkeypatch.setattr(command, "load_data", lambda name, **given: load_data(tmp_path / "a.npz", split=given["split"]))
+    monkeypatch.setattr(command, "measure", lambda *_, **__: {"posterior": {"0.5": 1.0}})
+    recipe = replace(module.RECIPE, data=module.RECIPE.data)
+    arguments = ["--quick", "--quiet", "--batch", "4", "--width", "4", "--teacher-steps", "1", "--map-steps", "1"]
+    command.main(recipe, "a recipe", 1.0, [*arguments, "--out", str(tmp_path / "out")])
+    model = diamond.load(tmp_path / "out" / "weights" / f"{module.RECIPE.data}.safetensors")
+    assert isinstance(model, diamond.DiamondMap) and model.event_shape == shape
