@@ -90,8 +90,8 @@ class UNet(Network):
         self.pyramid = _Pyramid(channels, blocks, attention, grid, embedding)
         self.norm = _Norm(channels[0], affine=True)
         self.leave = nn.Conv2d(channels[0], size, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+        for weights in self.leave.parameters():
+            nn.init.zeros_(weights)
 
     def forward(
         self,
@@ -153,9 +153,8 @@ class _Block(nn.Module):
         self.second_norm = _Norm(channels, affine=False)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         self.attention = _Attention(channels, place) if place else nn.Identity()
-        for layer in (self.modulate, self.second):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        for weights in (*self.modulate.parameters(), *self.second.parameters()):
+            nn.init.zeros_(weights)
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulate(embedding)[:, :, None, None].chunk(2, dim=1)
