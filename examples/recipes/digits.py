@@ -29,7 +29,7 @@ RECIPE = Recipe(
     teacher={"learning_rate": 1e-3},
     map={"loss": "trajectory", "learning_rate": 2e-3},
     teacher_share=0.25,
-    shared={"batch": 256, "label_dropout": 0.1},
+    shared={"batch": 256, "label_dropout": 0.3},
     states=32,
 )
 
