@@ -37,8 +37,8 @@ class Averages:
     def __init__(self, model: Model, decays: Sequence[float]) -> None:
         self.model, self.decays = model, tuple(decays)
         self.names = [name for name, _ in model.named_parameters()]
-        self.current = [parameter.detach() for parameter in model.parameters()]
-        self.values = [[parameter.clone() for parameter in self.current] for _ in self.decays]
+        self.current: list[Tensor] = [*model.parameters()]  # themselves: what stores them may change
+        self.values = [[parameter.detach().clone() for parameter in self.current] for _ in self.decays]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -50,7 +50,7 @@ class Averages:
     @contextmanager
     def applied(self, index: int = 0) -> Iterator[Model]:
         """The model with an average for its weights, in evaluation mode; its own come back at the end."""
-        own, training = [value.clone() for value in self.current], self.model.training
+        own, training = [parameter.detach().clone() for parameter in self.current], self.model.training
         self._write(self.values[index])
         self.model.eval()
         try:
@@ -77,8 +77,8 @@ class Averages:
             value.copy_(state[name])
 
     @torch.no_grad()
-    def _write(self, values: list[Tensor]) -> None:
-        torch._foreach_copy_(self.current, values)
+    def _write(self, values: Sequence[Tensor]) -> None:
+        torch._foreach_copy_(self.current, list(values))
 
 
 def average_path(out: str | Path, decay: float) -> Path:

@@ -31,6 +31,7 @@ from .averages import Averages, average_path
 from .batches import Batches
 from .objectives import Objective
 from .precision import half_precision, precision_of
+from .processes import joined, shares
 from .reports import Reports, Wishes
 from .schedule import Schedule
 from .state import StateFile
@@ -86,7 +87,7 @@ def train(
     """
     for name, value in {"save_every": save_every, "keep": keep}.items():
         check_positive(name, value)
-    accelerator = accelerator or Accelerator()
+    accelerator = joined(accelerator)
     path = _checked_path(model, out, schedule)
     wishes = Wishes(path, description, progress, log_every, log_with, sample_every)
     run = _Run(model, objective, batches, schedule, accelerator)
@@ -162,7 +163,7 @@ class _Run:
         self.model, self.objective, self.batches, self.schedule = model, objective, batches, schedule
         self.accelerator, self.device = accelerator, accelerator.device
         self.precision = precision_of(schedule.precision, accelerator)
-        self.parts, self.own = _shares(schedule, accelerator)
+        self.parts, self.own = shares(schedule, accelerator)
         self.module: nn.Module = _Step(model, objective).to(self.device)
         model.train()
         self.parameters = list(self.module.parameters())
@@ -245,20 +246,3 @@ class _Run:
             self.averages.apply(index)
             if path is not None:
                 self.model.save(average_path(path, self.schedule.decays[index]) if index else path)
-
-
-def _shares(schedule: Schedule, accelerator: Accelerator) -> tuple[int, range]:
-    """Into how many parts a batch is shared out, and which of them are this process's."""
-    if accelerator.gradient_accumulation_steps != 1:
-        raise ValueError(
-            f"accelerator: got gradient_accumulation_steps={accelerator.gradient_accumulation_steps}, expected 1, with "
-            "the schedule's accumulate in its place"
-        )
-    each, processes = schedule.accumulate, accelerator.num_processes
-    if schedule.batch % (each * processes):
-        raise ValueError(
-            f"batch: got {schedule.batch}, expected a multiple of {each * processes}: accumulate={each}, and "
-            f"{processes} processes"
-        )
-    first = accelerator.process_index * each
-    return each * processes, range(first, first + each)
