@@ -43,8 +43,7 @@ from torch import Tensor
 from diamond.model import PosteriorSampler, slice_cond
 
 from .draws import Block, row_slices
-from .gradient import check_differentiable
-from .scoring import Scorer
+from .scoring import Scorer, check_differentiable
 from .softmax_mean import SoftmaxMean, weighted_sum
 
 __all__ = ["PlugInControl"]

@@ -34,12 +34,12 @@ from diamond.randomness import fresh_generator
 from diamond.validation import as_times, check_choice, check_positive, check_state
 
 from .draws import Block, posterior_blocks, row_slices
-from .scoring import Reward, Scorer
+from .scoring import Reward, Scorer, check_differentiable, scorer_of
 from .softmax_mean import SoftmaxMean, weighted_sum
 from .tempering import tempered
-from .value import score_block, scorer_of
+from .value import score_block
 
-__all__ = ["ESTIMATORS", "check_differentiable", "mean_shift", "population_gradient", "value_gradient"]
+__all__ = ["ESTIMATORS", "mean_shift", "population_gradient", "value_gradient"]
 
 ESTIMATORS = ("reparam", "score", "plugin")
 
@@ -165,16 +165,3 @@ def _plugin(model, scorer: Scorer, x_t: Tensor, t: Tensor, cond: Any, reward_con
             check_differentiable(r)
             parts.append(torch.autograd.grad(torch.where(r.isfinite(), r, 0.0).sum(), leaf)[0])
     return torch.cat(parts)
-
-
-def check_differentiable(r: Tensor, otherwise: str = "for a black-box reward take estimator='score'") -> None:
-    """Refuses rewards that autograd knows no derivative of, and says what to do `otherwise`.
-
-    Raises:
-        ValueError: it knows none.
-    """
-    if not r.requires_grad:
-        raise ValueError(
-            "reward: it returned numbers that do not depend differentiably on the samples, expected a differentiable "
-            f"reward; {otherwise}"
-        )

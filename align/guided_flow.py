@@ -25,8 +25,7 @@ from diamond.interpolant import per_sample
 from diamond.model import Model, View
 from diamond.validation import as_times, check_positive, check_state
 
-from .gradient import check_differentiable
-from .scoring import Reward, Scorer
+from .scoring import Reward, Scorer, check_differentiable
 
 __all__ = ["GuidedFlow"]
 

@@ -34,10 +34,8 @@ from diamond.validation import as_times, check_positive, check_state
 from diamond.weighted_map import WeightedDiamondMap
 
 from .draws import block_slices
-from .gradient import check_differentiable
-from .scoring import Reward, Scorer
+from .scoring import Reward, Scorer, check_differentiable, scorer_of
 from .softmax_mean import SoftmaxMean, weighted_sum
-from .value import scorer_of
 
 __all__ = ["released_gradient"]
 

@@ -12,8 +12,19 @@ import torch
 from torch import Tensor
 
 from diamond.model import map_cond, slice_cond
+from diamond.validation import check_positive
 
-__all__ = ["ByPopulation", "Reward", "RewardFailure", "Scorer", "checked_numbers", "takes_cond"]
+__all__ = [
+    "ByPopulation",
+    "Reward",
+    "RewardFailure",
+    "Scorer",
+    "check_differentiable",
+    "checked_numbers",
+    "reward_dtype",
+    "scorer_of",
+    "takes_cond",
+]
 
 Reward: TypeAlias = Callable[..., Any]  # reward(z) or reward(z, cond) -> (N,), larger is better
 
@@ -173,7 +184,7 @@ def checked_numbers(answer: Any, z: Tensor, name: str) -> Tensor:
         )
     if answer.is_complex():
         raise ValueError(f"{name}: it returned {answer.dtype}, expected real numbers")
-    answer = answer.to(torch.float64 if z.dtype == torch.float64 else torch.float32)
+    answer = answer.to(reward_dtype(z))
     if len(answer) and not float(answer.detach().amax()) < torch.inf:  # the largest is NaN where any is
         bad = answer.isnan() | (answer == torch.inf)
         raise ValueError(
@@ -181,3 +192,29 @@ def checked_numbers(answer: Any, z: Tensor, name: str) -> Tensor:
             "expected finite numbers or -inf"
         )
     return answer
+
+
+def check_differentiable(r: Tensor, otherwise: str = "for a black-box reward take estimator='score'") -> None:
+    """Refuses rewards that autograd knows no derivative of, and says what to do `otherwise`.
+
+    Raises:
+        ValueError: it knows none.
+    """
+    if not r.requires_grad:
+        raise ValueError(
+            "reward: it returned numbers that do not depend differentiably on the samples, expected a differentiable "
+            f"reward; {otherwise}"
+        )
+
+
+def scorer_of(reward: Reward | Scorer, chunk: int | None, reward_chunk: int | None = None) -> Scorer:
+    """A reward as a :class:`Scorer`; one that is a scorer already stays as it is."""
+    for name, size in (("chunk", chunk), ("reward_chunk", reward_chunk)):
+        if size is not None:
+            check_positive(name, size)
+    return reward if isinstance(reward, Scorer) else Scorer(reward, chunk if reward_chunk is None else reward_chunk)
+
+
+def reward_dtype(x: Tensor) -> torch.dtype:
+    """What rewards of samples `x` are computed in: float32, or float64 where the samples are."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -33,10 +33,11 @@ from diamond.model import PosteriorSampler, repeat_cond, slice_cond
 from diamond.randomness import fresh_generator
 from diamond.validation import as_times, check_choice, check_positive, check_state
 
+from .control import PlugInControl
 from .draws import TILE, Block, posterior_blocks
-from .scoring import Reward, Scorer
+from .scoring import Reward, Scorer, reward_dtype, scorer_of
 
-__all__ = ["draw_rewards", "log_mean_weighted", "reward_dtype", "score_block", "scorer_of", "stream_value", "value"]
+__all__ = ["draw_rewards", "log_mean_weighted", "score_block", "stream_value", "value"]
 
 
 @torch.no_grad()
@@ -93,8 +94,6 @@ def value(
     baseline = None
     if control is not None:
         check_choice("control", control, ("plugin",))
-        from .control import PlugInControl
-
         baseline = PlugInControl(model, scorer, x_t, t, cond, chunk)
         blocks = baseline.watch(blocks)
     if correction is not None:
@@ -181,16 +180,3 @@ def _leave_one_out(x: Tensor) -> Tensor:
     before = torch.cat([edge, x.logcumsumexp(0)[:-1]])
     after = torch.cat([x.flip(0).logcumsumexp(0)[:-1].flip(0), edge])
     return torch.logaddexp(before, after)
-
-
-def scorer_of(reward: Reward | Scorer, chunk: int | None, reward_chunk: int | None = None) -> Scorer:
-    """A reward as a :class:`~align.scoring.Scorer`; one that is a scorer already stays as it is."""
-    for name, size in (("chunk", chunk), ("reward_chunk", reward_chunk)):
-        if size is not None:
-            check_positive(name, size)
-    return reward if isinstance(reward, Scorer) else Scorer(reward, chunk if reward_chunk is None else reward_chunk)
-
-
-def reward_dtype(x: Tensor) -> torch.dtype:
-    """What rewards of samples `x` are computed in: float32, or float64 where the samples are."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
