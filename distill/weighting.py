@@ -15,7 +15,7 @@ weighs by the times alone, so that the minimiser of each stays.
 References:
     | Mean Flows (Geng et al., 2025), https://arxiv.org/abs/2505.13447 (adaptive)
     | Analyzing and Improving the Training Dynamics of Diffusion Models (Karras et al., 2023),
-      https://arxiv.org/abs/2312.02696, appendix B.2 (learned)
+      https://arxiv.org/abs/2312.02696 (learned)
 """
 
 from __future__ import annotations

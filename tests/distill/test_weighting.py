@@ -59,3 +59,24 @@ def test_weightings_are_made_by_name():
     assert isinstance(make_weighting("learned"), Learned)
     with pytest.raises(ValueError, match="weighting: got 'heavy', expected one of adaptive, learned"):
         make_weighting("heavy")
+
+
+def test_learned_weights_are_trained_beside_the_map(gaussian):
+    """The trainer takes the objective's module along; the map itself is none the larger."""
+    from diamond.diamond_map import DiamondMap
+    from diamond.interpolant import Linear
+    from diamond.nets import ResidualMLP
+    from distill.batches import Batches
+    from distill.objectives import MapObjective
+    from distill.schedule import Schedule
+    from distill.trainer import train
+
+    teacher = gaussian(Linear())
+    objective = MapObjective(teacher, "psd", weighting="learned")
+    assert objective.module is not None and MapObjective(teacher, "psd").module is None
+    before = [parameter.clone() for parameter in objective.module.parameters()]
+    model = DiamondMap(ResidualMLP((2,), width=8, depth=1, states=1, times=3, embedding=8))
+    names = set(model.state_dict())
+    train(model, objective, Batches(teacher), Schedule(steps=3, batch=16), progress=False)
+    assert not any(torch.equal(a, b) for a, b in zip(before, objective.module.parameters(), strict=True))
+    assert set(model.state_dict()) == names
