@@ -157,8 +157,10 @@ class Batches:
                 raise ValueError("data: got a mixture, which has no labels, but the network was made with classes")
             return data.event_shape
         if self.streamed:
-            first = default_collate([*islice(data, 1)] or [torch.zeros(0)])
-            return tuple(self._parted(first)[0].shape[1:])
+            first = [*islice(data, 1)]
+            if not first:
+                raise ValueError("data: got a stream without samples, expected at least one")
+            return tuple(self._parted(default_collate(first))[0].shape[1:])
         if not isinstance(data, (Tensor, Dataset)) or not hasattr(data, "__len__"):
             raise ValueError(f"data: got {type(data).__name__}, expected a tensor (N, *event) or a torch Dataset")
         if len(data) < 2:  # type: ignore[arg-type]

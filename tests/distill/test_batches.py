@@ -86,3 +86,112 @@ def test_a_mixture_has_no_labels():
     mixture = GaussianMixtureFlow(torch.ones(1), torch.zeros(1, 2), torch.ones(1))
     with pytest.raises(ValueError, match="a mixture, which has no labels"):
         Batches(mixture, classes=3)
+
+
+class Items(torch.utils.data.Dataset):
+    """Item i is an image of entries from 6 i on, with label i."""
+
+    def __len__(self):
+        return len(IMAGES)
+
+    def __getitem__(self, i):
+        return IMAGES[i], i
+
+
+class Pairs(torch.utils.data.Dataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, i):
+        return torch.full((3,), float(i)), i % 4
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __init__(self, count, bad=None):
+        self.count, self.bad = count, bad
+
+    def __iter__(self):
+        for i in range(self.count):
+            yield torch.full((3,), float("nan") if i == self.bad else float(i)), i % 2
+
+
+def taken(batches, n=6, rows=slice(0, 6), blocks=range(5)):
+    return [*batches.sequence(n, rows, lambda block: 100 + block, blocks)]
+
+
+def equal(one, other):
+    return len(one) == len(other) and all(all(map(torch.equal, *pair)) for pair in zip(one, other, strict=True))
+
+
+def test_the_order_depends_on_the_seeds_alone():
+    """Not on workers, on which block comes first, or on how the rows are shared out; nor on a Dataset for a tensor."""
+    options = {"classes": 4, "label_dropout": 0.4, "flip": True}
+    held = taken(Batches(IMAGES, torch.arange(4), **options))
+    assert not equal(held[:1], held[1:2])
+    batches = Batches(Items(), **options, workers=1)
+    assert equal(held, taken(batches)) and equal(held, taken(Batches(Items(), **options)))
+    assert equal(held[2:], taken(batches, blocks=range(2, 5)))
+    halves = [taken(Batches(Items(), **options), rows=rows) for rows in (slice(0, 3), slice(3, 6))]
+    joined = [tuple(map(torch.cat, zip(*both, strict=True))) for both in zip(*halves, strict=True)]
+    assert equal(held, joined)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_is_read_in_its_order_and_begins_again(workers):
+    """Batches of 6 from a stream of 8: nothing is left out at its end."""
+    batches = Batches(Stream(8), classes=2, workers=workers)
+    z, labels = map(torch.cat, zip(*taken(batches), strict=True))
+    assert torch.equal(z[:, 0], torch.arange(30.0) % 8) and torch.equal(labels, torch.arange(30) % 8 % 2)
+    resumed = torch.cat([z for z, _ in taken(batches, blocks=range(3, 5), rows=slice(2, 6))])
+    assert torch.equal(resumed[:, 0], torch.cat([torch.arange(20.0, 24), torch.arange(26.0, 30)]) % 8)
+
+
+def test_training_from_a_stream_or_with_workers_resumes_exactly(tmp_path, monkeypatch):
+    from distill.objectives import FlowObjective
+
+    def run(data, out):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = ResidualMLP((3,), 8, 1, classes=4)
+        return distill.train_flow(data, net, steps=9, batch=4, out=out, progress=False, workers=1)
+
+    call, count = FlowObjective.__call__, []
+
+    def stops(self, *arguments):
+        count.append(None)
+        if len(count) == 5:
+            raise KeyboardInterrupt
+        return call(self, *arguments)
+
+    for name, data in (("stream", Stream(7)), ("items", Pairs())):
+        before = torch.get_rng_state()
+        whole = run(data, tmp_path / f"{name}.whole")
+        count.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(FlowObjective, "__call__", stops)
+            with pytest.raises(KeyboardInterrupt):
+                run(data, tmp_path / name)
+        resumed = run(data, tmp_path / name)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert all(map(torch.equal, whole.parameters(), resumed.parameters()))
+
+
+@pytest.mark.parametrize(
+    "data, options, message",
+    [
+        (IMAGES[:1], {}, "data: got one sample, expected at least two"),
+        (IMAGES, {"workers": 2}, "workers: got 2 for data that are in memory"),
+        (IMAGES, {"workers": -1}, "workers: got -1"),
+        (Stream(0), {}, "data: got a stream without samples"),
+        (Stream(9, bad=0), {}, "data: got NaN"),
+        (Items(), {"classes": 3}, "labels: got labels from 0 to 3"),
+    ],
+)
+def test_data_that_cannot_be_used_are_refused(data, options, message):
+    with pytest.raises(ValueError, match=message):
+        taken(Batches(data, **options))
+
+
+def test_a_bad_item_of_a_stream_stops_training():
+    with pytest.raises(ValueError, match="data: got NaN or infinite entries"):
+        distill.train_flow(Stream(9, bad=7), ResidualMLP((3,), 8, 1), steps=9, batch=4, progress=False)
