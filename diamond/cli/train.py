@@ -10,6 +10,17 @@ import typer
 from .interruption import resumable
 from .options import Batch, LearningRate, Quiet, Resume, Root, Seed
 from .outputs import check_file
+from .training import (
+    Accumulate,
+    Ema,
+    Flip,
+    LabelDropout,
+    LogWith,
+    Precision,
+    SampleEvery,
+    SaveEvery,
+    training_options,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,20 +29,35 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-SIZES = {"mlp": (256, 3), "transformer": (96, 4)}  # width and depth
+SIZES = {"mlp": (256, 3), "transformer": (96, 4), "unet": (32, 1)}  # width and depth
 
 
 def train(
-    data: Annotated[str, typer.Option(help="Data set: digits, mnist, fashion-mnist, or a .npz file.")] = "digits",
+    data: Annotated[
+        str,
+        typer.Option(help="Data set: digits, mnist, fashion-mnist, cifar10, a .npz file, or a folder of images."),
+    ] = "digits",
     out: Annotated[Path, typer.Option(help="File to save the flow in.")] = Path("glass.ckpt"),
-    net: Annotated[str, typer.Option(help="Network: mlp or transformer.")] = "mlp",
-    width: Annotated[int | None, typer.Option(help="Size of its layers.", show_default="256; transformer: 96")] = None,
-    depth: Annotated[int | None, typer.Option(help="Number of its blocks.", show_default="3; transformer: 4")] = None,
+    net: Annotated[str, typer.Option(help="Network: mlp, transformer or unet.")] = "mlp",
+    width: Annotated[
+        int | None, typer.Option(help="Size of its layers.", show_default="256; transformer: 96; unet: 32")
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Number of its blocks.", show_default="3; transformer: 4; unet: 1")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 1200,
     batch: Batch = 256,
     learning_rate: LearningRate = 1e-3,
     interpolant: Annotated[str, typer.Option(help="Path from noise to data: linear or cosine.")] = "linear",
     conditional: Annotated[bool, typer.Option("--conditional", help="Condition on the class labels.")] = False,
+    label_dropout: LabelDropout = 0.0,
+    flip: Flip = False,
+    accumulate: Accumulate = 1,
+    ema: Ema = None,
+    precision: Precision = None,
+    save_every: SaveEvery = 1000,
+    sample_every: SampleEvery = None,
+    log_with: LogWith = None,
     seed: Seed = 0,
     root: Root = None,
     resume: Resume = True,
@@ -45,6 +71,7 @@ def train(
 
     check_file(out)
     schedule: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
+    schedule |= training_options(ema, precision, accumulate)
     Schedule(**schedule)  # refuses bad settings before the data are read
     path = interpolant_named(interpolant)
     part = load_data(data, root=root)
@@ -55,7 +82,8 @@ def train(
     with resumable(out, resume):
         train_flow(
             part.images, network, labels=part.labels if conditional else None, interpolant=path, out=out,
-            metadata={"data": data}, progress=not quiet, resume=resume, **schedule,
+            metadata={"data": data}, progress=not quiet, resume=resume, label_dropout=label_dropout, flip=flip,
+            save_every=save_every, sample_every=sample_every, log_with=log_with, **schedule,
         )  # fmt: skip
 
 
@@ -67,12 +95,13 @@ def make_network(
     depth: int | None = None,
     classes: int = 0,
 ) -> nn.Module:
-    """A fresh network for images `(N, C, H, W)`: a perceptron in their whitened coordinates, or a transformer.
+    """A fresh network for images `(N, C, H, W)`: a perceptron in their whitened coordinates, a transformer, or a U-Net in
+    units of their standard deviation, which works on patches where images are larger than 16 pixels.
 
     Raises:
         ValueError: an unknown name, or sizes that do not fit.
     """
-    from diamond.nets import ResidualMLP, Transformer, Whitened
+    from diamond.nets import Preconditioned, ResidualMLP, Transformer, UNet, Whitened
     from diamond.validation import check_choice, check_positive
 
     usual = SIZES[check_choice("net", name, SIZES)]
@@ -81,6 +110,10 @@ def make_network(
     event_shape = tuple(images.shape[1:])
     if name == "mlp":
         return Whitened(ResidualMLP((images[0].numel(),), width, depth, classes), event_shape, interpolant, images)
+    if name == "unet":
+        patch = 2 if min(event_shape[1:]) > 16 and not any(side % 2 for side in event_shape[1:]) else 1
+        inner = UNet(event_shape, width, (1, 2, 2), depth, classes=classes, patch=patch)
+        return Preconditioned(inner, float(images.std()), float(images.mean()), interpolant)
     patch = 4 if min(event_shape[1:]) > 16 else 2
     while any(side % patch for side in event_shape[1:]):
         patch //= 2
