@@ -62,7 +62,8 @@ def _write_cards(recipe: Recipe, out: Path, given: argparse.Namespace) -> None:
     figures = measure(stored["map"], stored["teacher"], held_out, judge, states=recipe.states, quick=given.quick)
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     for stage, steps in (("map", 1), ("teacher", TEACHER_STEPS)):
-        save_grid(stored[stage], held_out.classes, steps, out / f"{stage}.png")
+        steps, rows = (1, 2) if given.quick else (steps, 10)
+        save_grid(stored[stage], held_out.classes, steps, out / f"{stage}.png", rows=rows)
         print(f"wrote {ship(trained[stage], names[stage], recipe, figures, folder)}")
 
 
