@@ -7,9 +7,9 @@ Errors at some times are larger than at others by nature, and would drown the re
     \text{adaptive} &: \ell / \mathrm{sg}(\ell + c)^p \\
     \text{learned}  &: e^{-w(\tau)} \, \ell + w(\tau)
 
-The first divides by a power of the loss itself, held fixed: with :math:`p = 1` every sample pulls alike, whatever its
-error, and outliers are tamed. It moves the minimiser where a residual keeps a variance that no map can remove, as by
-data alone. The second learns the mean loss at each time, its minimiser being :math:`w = \log E[\ell \mid \tau]`; it
+The first divides by a power of the loss itself, held fixed: outliers are tamed, by :math:`p = 1/2` as by a Huber loss,
+whose gradient has one length for every large error; :math:`p = 1` lets small errors pull the hardest. It moves the
+minimiser where a residual keeps a variance that no map can remove, as by data alone, and the more so the larger `p` is. The second learns the mean loss at each time, its minimiser being :math:`w = \log E[\ell \mid \tau]`; it
 weighs by the times alone, so that the minimiser of each stays.
 
 References:
@@ -42,7 +42,7 @@ class Weighting(Protocol):
 class Adaptive:
     """`losses / (losses + floor)^power`, the denominator held fixed."""
 
-    def __init__(self, power: float = 1.0, floor: float = 1e-3) -> None:
+    def __init__(self, power: float = 0.5, floor: float = 1e-3) -> None:
         self.power, self.floor = power, floor
 
     def __call__(self, losses: Tensor, times: Tensor) -> Tensor:

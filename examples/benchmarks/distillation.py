@@ -112,9 +112,8 @@ def run(case: Case, method: dict[str, Any], seconds: float, batch: int) -> tuple
     """A map trained for about `seconds`, its steps, and the seconds that they took."""
 
     def train(steps: int) -> diamond.DiamondMap:
-        return distill.distill(
-            case.teacher, case.data, case.student(), steps=steps, batch=batch, progress=False, **method
-        )
+        schedule = {"steps": steps, "batch": batch, "warmup": min(100, steps // 10), "progress": False}
+        return distill.distill(case.teacher, case.data, case.student(), **schedule, **method)
 
     steps = max(round(seconds / step_seconds(train)), 10)
     began = time.process_time()
