@@ -9,8 +9,9 @@ Errors at some times are larger than at others by nature, and would drown the re
 
 The first divides by a power of the loss itself, held fixed: outliers are tamed, by :math:`p = 1/2` as by a Huber loss,
 whose gradient has one length for every large error; :math:`p = 1` lets small errors pull the hardest. It moves the
-minimiser where a residual keeps a variance that no map can remove, as by data alone, and the more so the larger `p` is. The second learns the mean loss at each time, its minimiser being :math:`w = \log E[\ell \mid \tau]`; it
-weighs by the times alone, so that the minimiser of each stays.
+minimiser where a residual keeps a variance that no map can remove, as by data alone, and the more so the larger `p` is.
+The second learns the mean loss at each time, its minimiser being :math:`w = \log E[\ell \mid \tau]`; it weighs by the
+times alone, so that the minimiser of each stays.
 
 References:
     | Mean Flows (Geng et al., 2025), https://arxiv.org/abs/2505.13447 (adaptive)

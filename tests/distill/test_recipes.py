@@ -10,6 +10,7 @@ import distill
 
 from diamond.evaluation import energy_distance
 from diamond.glass import GlassFlow
+from diamond.interpolant import Cosine
 from diamond.mixture import GaussianMixtureFlow
 from diamond.nets import ResidualMLP
 
@@ -115,3 +116,29 @@ def test_both_losses_agree_on_the_mixture(plane):
         mine = energy_distance(model.posterior(x_t, 0.4, 800, noise=noise), truth).mean()
         theirs = energy_distance(GlassFlow(exact, 8).posterior(x_t, 0.4, 800, noise=noise), truth).mean()
     assert mine < theirs, (mine, theirs)
+
+
+@pytest.mark.parametrize("supervision", ["teacher", "data"])
+def test_the_semigroup_comes_close_to_the_posterior_without_a_derivative(supervision, plane):
+    """In a third of the steps above, by a teacher or by data alone: closer than three steps of GLASS."""
+    exact, _ = plane
+    z = exact.sample(20_000, generator=torch.Generator().manual_seed(8))
+    teacher = exact if supervision == "teacher" else None
+    model = distill.distill(teacher, z, loss="psd", supervision=supervision, steps=500, batch=256, progress=False)
+    assert model.metadata["loss"] == "psd" and model.metadata["supervision"] == supervision
+    assert _distance(model, exact) < _distance(GlassFlow(exact, 3), exact)
+
+
+def test_a_path_beside_a_teacher_is_refused(plane):
+    with pytest.raises(ValueError, match="interpolant: got Cosine.* beside a teacher"):
+        distill.distill(plane[0], interpolant=Cosine(), steps=2, progress=False)
+    with pytest.raises(ValueError, match="data: got None"):
+        distill.distill(None, supervision="data", steps=2, progress=False)
+
+
+def _distance(sampler, exact):
+    generator = torch.Generator().manual_seed(6)
+    x_t, noise = torch.randn(24, 2, generator=generator) * 0.7, torch.randn(800, 24, 2, generator=generator)
+    with torch.no_grad():
+        truth = exact.posterior(x_t, 0.4, 800, generator=generator)
+        return float(energy_distance(sampler.posterior(x_t, 0.4, 800, noise=noise), truth).mean())
