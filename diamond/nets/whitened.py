@@ -82,7 +82,8 @@ class Whitened(Network):
         noises = tuple(state.flatten(1) @ self.basis for state in states)
         residual = self.net(white, t, cond, noises, times)
         # D = m + Q (alpha L / sqrt(V) white + sigma sqrt(L / V) F); likewise E[eps | x] = Q (sigma white / sqrt(V) - ...)
-        share, spread = self.variances * total.rsqrt(), (self.variances / total).sqrt()
+        # the root of a quotient that is 0 would have no derivative
+        share, spread = self.variances * total.rsqrt(), self.variances.sqrt() * total.rsqrt()
         denoised = alpha * share * white + sigma * spread * residual
         noise = sigma * total.rsqrt() * white - alpha * spread * residual
         rates = path.alpha_dot(t)[:, None].to(x.dtype), path.sigma_dot(t)[:, None].to(x.dtype)

@@ -79,14 +79,7 @@ NETWORKS = {
 
 
 @KINDS
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason="the root of a ratio that is 0 has no derivative"))
-        if name == "Whitened, flat" else name
-        for name in NETWORKS
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_passes_the_derivatives(name, kind, seeded):
     """Those of each loss by forward-mode differentiation, against central differences."""
     generator = seeded(0)
