@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .interruption import resumable
-from .models import classes_of, data_name, load_model
+from .models import classes_of, data_name, guided, load_model
 from .options import Batch, DataName, LearningRate, Quiet, Resume, Root, Seed
 from .outputs import check_file
+from .training import LabelDropout
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["TEACHERS", "distill"]
 
-TEACHERS = ("Flow", "GlassFlow", "GaussianMixtureFlow")
+TEACHERS = ("Flow", "ClassifierFree", "GlassFlow", "GaussianMixtureFlow")
 
 
 def distill(
@@ -30,6 +31,13 @@ def distill(
     ] = None,
     out: Annotated[Path, typer.Option(help="File to save the map in.")] = Path("diamond.ckpt"),
     data: DataName = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Scale of the teacher's guidance by class labels, which one call of the map then has.",
+            show_default="none",
+        ),
+    ] = None,
     loss: Annotated[
         str,
         typer.Option(
@@ -59,6 +67,7 @@ def distill(
     to_one: Annotated[
         float | None, typer.Option(help="Share of that which ends in data.", show_default="the recipe's")
     ] = None,
+    label_dropout: LabelDropout = 0.0,
     seed: Seed = 0,
     root: Root = None,
     resume: Resume = True,
@@ -70,11 +79,15 @@ def distill(
     from distill.objectives import MapObjective
     from distill.trainer import Schedule
 
+    if guidance is not None and supervision == "data":
+        raise ValueError(
+            f"guidance: got {guidance:g} with supervision='data', where no teacher is asked; leave one out"
+        )
     if teacher is None and supervision != "data":
         raise typer.BadParameter("got None, expected a file, or --supervision data", param_hint="--teacher")
     schedule: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
     Schedule(**schedule)  # refuses bad settings before anything is read
-    source = None if teacher is None else load_model(teacher, "teacher", TEACHERS)
+    source = None if teacher is None else guided(load_model(teacher, "teacher", TEACHERS), guidance)
     options: dict[str, Any] = {
         "loss": loss, "off_diagonal": off_diagonal, "from_zero": from_zero, "to_one": to_one, "supervision": supervision,
         "weighting": weighting, "times": times,
@@ -82,11 +95,12 @@ def distill(
     MapObjective(source, **options)  # likewise
     check_file(out, "out", *[] if teacher is None else [teacher])
     name, images, labels = _samples(data, source, root)
-    origin = {"data": name} if teacher is None else {"data": name, "teacher": str(teacher)}
+    origin: dict[str, Any] = {"data": name} if teacher is None else {"data": name, "teacher": str(teacher)}
+    origin |= {} if guidance is None else {"guidance": guidance}
     with resumable(out, resume):
         recipes.distill(
-            source, images, labels=labels, out=out, metadata=origin, progress=not quiet, resume=resume, **options,
-            **schedule,
+            source, images, labels=labels, out=out, metadata=origin, label_dropout=label_dropout,
+            progress=not quiet, resume=resume, **options, **schedule,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .models import classes_of, data_name, device_named, load_model
+from .models import classes_of, data_name, device_named, guided, load_model
 from .options import DataName, Device, ModelFile, Quiet, Root, Seed
 from .outputs import check_file, say_wrote, write_json
 
@@ -92,7 +92,7 @@ def _subject(
     student = load_model(model, "model", ("DiamondMap",), place)
     file = _teacher_of(student, teacher)
     source = load_model(file, "teacher", TEACHERS, place)
-    source = getattr(source, "flow", source)
+    source = getattr(guided(source, student.metadata.get("guidance")), "flow", source)
     _check_pair(student, source)
     name = data_name(data, student, "the noisy states")
     train, held_out = (_moved(load_data(name, split=part, root=root), place) for part in ("train", "held-out"))
@@ -109,10 +109,12 @@ def _subject(
 
 
 def _teacher_of(student: Model, given: Path | None) -> Path:
+    from diamond.weights import locate
+
     if given is not None:
         return given
     named = student.metadata.get("teacher")
-    if isinstance(named, str) and Path(named).is_file():
+    if isinstance(named, str) and locate(named).is_file():
         return Path(named)
     where = f"the map's file names {named!r}, which is not here" if named else "the map's file names none"
     raise ValueError(f"teacher: got None and {where}, expected the file of the flow it was distilled from")

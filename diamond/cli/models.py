@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from diamond.model import Model
 
-__all__ = ["classes_of", "data_name", "device_named", "load_model"]
+__all__ = ["classes_of", "data_name", "device_named", "guided", "load_model"]
 
 
 def load_model(path: Path, name: str, kinds: Sequence[str], device: str | torch.device = "cpu") -> Any:
@@ -30,6 +30,23 @@ def load_model(path: Path, name: str, kinds: Sequence[str], device: str | torch.
         return load(path, device)
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from error
+
+
+def guided(model: Any, scale: float | None) -> Any:
+    """The flow with classifier-free guidance of that scale, or as it is for None.
+
+    Raises:
+        ValueError: it is no flow with classes, or is guided already.
+    """
+    from diamond.classifier_free import ClassifierFree
+
+    if scale is None:
+        return model
+    flow = getattr(model, "flow", model)  # GLASS looks at a flow
+    if isinstance(flow, ClassifierFree) or not classes_of(flow):
+        what = "guided already" if isinstance(flow, ClassifierFree) else "without classes"
+        raise ValueError(f"guidance: got {scale:g} for a {type(flow).__name__} {what}, expected a flow with classes")
+    return ClassifierFree(flow, scale)
 
 
 def classes_of(model: Model) -> int:

@@ -52,3 +52,31 @@ CASES = {
 def test_what_cannot_be_is_refused_in_a_sentence(line, diamond, glass, here):
     assert CASES[line] in diamond(f"distill {line.format(glass=glass)} {SMALL}", code=2).stderr
     assert not list(here.iterdir())
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory, diamond):
+    """The file of a small teacher with classes, trained with labels left out now and then."""
+    path = tmp_path_factory.mktemp("teacher") / "glass.ckpt"
+    diamond(f"train --out {path} --conditional --label-dropout 0.2 --net transformer --width 16 --depth 1 {SMALL}")
+    return path
+
+
+def test_a_guided_teacher_is_what_the_map_learns_from(diamond, conditional, here, monkeypatch):
+    """The trainer meets a teacher whose velocity is guided, and the file notes the scale."""
+    import distill as recipes
+
+    met = []
+    usual = recipes.distill
+    monkeypatch.setattr(
+        recipes, "distill", lambda teacher, *args, **kw: met.append(teacher) or usual(teacher, *args, **kw)
+    )
+    diamond(f"distill --teacher {conditional} --guidance 2.5 --label-dropout 0.2 {SMALL}")
+    assert isinstance(met[0], package.ClassifierFree) and met[0].scale == 2.5
+    assert package.load("diamond.ckpt").metadata["guidance"] == 2.5
+
+
+@pytest.mark.parametrize("extra", ["", "--supervision data"])
+def test_guidance_that_cannot_be_is_refused(extra, diamond, glass, here):
+    said = diamond(f"distill --teacher {glass} --guidance 2 {extra} {SMALL}", code=2).stderr
+    assert "guidance: got 2" in said and not list(here.iterdir())
