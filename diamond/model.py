@@ -101,15 +101,16 @@ class Model(nn.Module, abc.ABC):
         check_state(x_t, self.event_shape)
         return self.interpolant.score_from_denoiser(x_t, as_times(t, x_t), self.denoise(x_t, t, cond=cond))
 
-    def save(self, path: str | Path) -> None:
-        """Writes the model to one file, for :func:`diamond.load`: safetensors with the configuration in its header.
+    def save(self, path: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Writes the model to one file, for :func:`diamond.load`: safetensors with the configuration in its header; its
+        parameters rounded to `dtype`, where one is given.
 
         Raises:
             ValueError: the network or the interpolant is not one of this package, so that no file can describe it.
         """
         from .checkpoint import save
 
-        save(self, path)
+        save(self, path, dtype)
 
 
 class View(Model):

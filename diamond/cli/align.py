@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .models import classes_of, data_name, device_named, load_model
-from .options import DataName, Device, Quiet, Root, Seed
+from .options import DataName, Device, ModelFile, Quiet, Root, Seed
 from .outputs import check_folder
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ USUAL = "the method's"
 
 
 def align(
-    model: Annotated[Path, typer.Option(help="File of a model.")],
+    model: ModelFile,
     reward: Annotated[
         str,
         typer.Option(
@@ -191,7 +191,7 @@ def _data_of(model: Model, data: str | None, root: Path | None) -> Data:
     """The data that a classifier is to be trained on."""
     from diamond.data import load_data
 
-    part = load_data(data_name(data, model, "the classifier"), root=root)
+    part = load_data(data_name(data, model, "the classifier"), root=root, size=model.metadata.get("size"))
     if tuple(part.images.shape[1:]) != model.event_shape:
         raise ValueError(
             f"data: {part.name} has images of shape {tuple(part.images.shape[1:])}, expected the model's, "

@@ -9,7 +9,7 @@ import typer
 
 from .interruption import resumable
 from .models import classes_of, data_name, guided, load_model
-from .options import Batch, DataName, LearningRate, Quiet, Resume, Root, Seed
+from .options import Batch, DataName, LearningRate, Quiet, Resume, Root, Seed, model_file
 from .outputs import check_file
 from .training import LabelDropout
 
@@ -25,7 +25,9 @@ def distill(
     teacher: Annotated[
         Path | None,
         typer.Option(
-            help="File of the flow model, as diamond train writes it.",
+            parser=model_file,
+            metavar="FILE",
+            help="File of the flow model, as diamond train writes it; or the name of one that ships.",
             show_default="needed but with --supervision data",
         ),
     ] = None,
@@ -116,5 +118,6 @@ def _samples(data: str | None, teacher: Any, root: Path | None) -> tuple[str | N
         return part.name, part.images, None
     if data is None and isinstance(teacher, GaussianMixtureFlow):
         return None, None, None
-    part = load_data(data_name(data, teacher, "the noisy states"), root=root)
+    name = data_name(data, teacher, "the noisy states")
+    part = load_data(name, root=root, size=teacher.metadata.get("size"))
     return part.name, part.images, part.labels if classes_of(teacher) else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .models import classes_of, data_name, device_named, guided, load_model
-from .options import DataName, Device, ModelFile, Quiet, Root, Seed
+from .options import DataName, Device, ModelFile, Quiet, Root, Seed, model_file
 from .outputs import check_file, say_wrote, write_json
 
 if TYPE_CHECKING:
@@ -28,7 +28,12 @@ def evaluate(
     model: ModelFile,
     teacher: Annotated[
         Path | None,
-        typer.Option(help="File of the flow it was distilled from.", show_default="what the map's file names"),
+        typer.Option(
+            parser=model_file,
+            metavar="FILE",
+            help="File of the flow it was distilled from.",
+            show_default="what the map's file names",
+        ),
     ] = None,
     data: DataName = None,
     judge: Annotated[
@@ -94,8 +99,10 @@ def _subject(
     source = load_model(file, "teacher", TEACHERS, place)
     source = getattr(guided(source, student.metadata.get("guidance")), "flow", source)
     _check_pair(student, source)
-    name = data_name(data, student, "the noisy states")
-    train, held_out = (_moved(load_data(name, split=part, root=root), place) for part in ("train", "held-out"))
+    name, size = data_name(data, student, "the noisy states"), student.metadata.get("size")
+    train, held_out = (
+        _moved(load_data(name, split=part, root=root, size=size), place) for part in ("train", "held-out")
+    )
     if tuple(train.images.shape[1:]) != student.event_shape:
         raise ValueError(
             f"data: {train.name} has images of shape {tuple(train.images.shape[1:])}, expected {student.event_shape}"

@@ -37,6 +37,10 @@ def train(
         str,
         typer.Option(help="Data set: digits, mnist, fashion-mnist, cifar10, a .npz file, or a folder of images."),
     ] = "digits",
+    size: Annotated[
+        int | None,
+        typer.Option(help="Pixels a side to which images are cropped and resized.", show_default="as they are"),
+    ] = None,
     out: Annotated[Path, typer.Option(help="File to save the flow in.")] = Path("glass.ckpt"),
     net: Annotated[str, typer.Option(help="Network: mlp, transformer or unet.")] = "mlp",
     width: Annotated[
@@ -74,7 +78,7 @@ def train(
     schedule |= training_options(ema, precision, accumulate)
     Schedule(**schedule)  # refuses bad settings before the data are read
     path = interpolant_named(interpolant)
-    part = load_data(data, root=root)
+    part = load_data(data, root=root, size=size)
     if conditional and part.labels is None:
         raise ValueError(f"conditional: got True, but {data} holds no labels")
     with seeded(seed):
@@ -82,7 +86,8 @@ def train(
     with resumable(out, resume):
         train_flow(
             part.images, network, labels=part.labels if conditional else None, interpolant=path, out=out,
-            metadata={"data": data}, progress=not quiet, resume=resume, label_dropout=label_dropout, flip=flip,
+            metadata={"data": data} | ({} if size is None else {"size": size}), progress=not quiet, resume=resume,
+            label_dropout=label_dropout, flip=flip,
             save_every=save_every, sample_every=sample_every, log_with=log_with, **schedule,
         )  # fmt: skip
 

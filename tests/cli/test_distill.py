@@ -1,8 +1,11 @@
 """`diamond distill`: every loss by its name, with and without a teacher."""
 
 import pytest
+import torch
 
 import diamond as package
+
+from diamond.cli.models import classes_of
 
 SMALL = "--steps 2 --batch 8 --quiet"
 
@@ -80,3 +83,22 @@ def test_a_guided_teacher_is_what_the_map_learns_from(diamond, conditional, here
 def test_guidance_that_cannot_be_is_refused(extra, diamond, glass, here):
     said = diamond(f"distill --teacher {glass} --guidance 2 {extra} {SMALL}", code=2).stderr
     assert "guidance: got 2" in said and not list(here.iterdir())
+
+
+def test_a_folder_of_images_is_read_again_at_the_size_of_its_teacher(diamond, here):
+    from torchvision.utils import save_image
+
+    source = torch.Generator().manual_seed(0)
+    for index in range(12):
+        (here / "photos" / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
+        save_image(torch.rand(3, 12, 16, generator=source), here / "photos" / "ab"[index % 2] / f"{index}.png")
+    diamond(f"train --data photos --size 8 --conditional --net unet --width 8 {SMALL}")
+    diamond(f"distill --teacher glass.ckpt --loss psd {SMALL}")
+    model = package.load("diamond.ckpt")
+    assert model.event_shape == (3, 8, 8) and model.metadata["size"] == 8 and classes_of(model) == 2
+
+
+def test_what_ships_needs_no_file(diamond, here):
+    diamond("align --model digits --reward symmetry --method best-of-n --particles 4 --out out --quiet")
+    diamond(f"distill --teacher digits-teacher --loss psd {SMALL}")
+    assert package.load("diamond.ckpt").metadata["teacher"] == "digits-teacher"
