@@ -17,7 +17,8 @@ if str(ROOT) not in sys.path:  # the examples are not installed
 
 from examples.benchmarks.matched_cost import digits, methods, mixtures  # noqa: E402
 from examples.benchmarks.matched_cost.figures import law_figures, mean_and_error, root_mean_square  # noqa: E402
-from examples.benchmarks.matched_cost.models import CANDIDATES, Ideal, Models, mixture_models  # noqa: E402
+from examples.benchmarks.matched_cost.models import CANDIDATES, Ideal, Models, PlugIn, mixture_models  # noqa: E402
+from examples.benchmarks.matched_cost.overview import overview  # noqa: E402
 from examples.benchmarks.matched_cost.plot import draw  # noqa: E402
 from examples.benchmarks.matched_cost.report import line, tables  # noqa: E402
 from examples.benchmarks.matched_cost.settings import QUICK  # noqa: E402
@@ -41,6 +42,8 @@ def contest():
     by_name = {
         "exact": Ideal(mixture.weights, mixture.means, mixture.covariances),
         "GLASS-4": diamond.GlassFlow(teacher, 4),
+        "plug-in": PlugIn(teacher),
+        "flow map": flow_map,
         "weighted": diamond.WeightedDiamondMap(flow_map, proposals=CANDIDATES),
     }
     models = Models(teacher, flow_map, by_name)
@@ -111,6 +114,11 @@ def test_prices_are_what_the_methods_say(contest):
         ("exact", "SMC, tempered"): smc,
         ("exact", "guidance"): {"nfe": 16 * (1 + mc), "reward_calls": 16 * mc + 1},
         ("GLASS-4", "SMC, tempered"): {**smc, "nfe": 4 * smc["nfe"]},
+        ("flow map", "SMC, tempered"): {"nfe": 2 * steps - 1, "reward_calls": steps},  # one draw a state
+        ("plug-in", "SMC, tempered"): {"nfe": 2 * steps - 1, "reward_calls": steps},
+        ("plug-in", "FKS (SMC, plug-in value)"): {"nfe": 2 * steps - 1, "reward_calls": steps},
+        ("plug-in", "search"): {"nfe": 4 * (2 * steps - 1), "reward_calls": 4 * steps},
+        ("plug-in", "guidance"): {"nfe": 31, "reward_calls": 16},
         ("GLASS-4", "GLASS value guidance"): {"nfe": 16, "reward_calls": 17},
         ("GLASS-4", "FKS (SMC, plug-in value)"): {"nfe": 4 * steps + steps - 1, "reward_calls": steps},
         ("GLASS-4", "DPS (plug-in guidance)"): {"nfe": 31, "reward_calls": 16},
@@ -122,16 +130,58 @@ def test_prices_are_what_the_methods_say(contest):
         assert methods.affordable(contest, models[model], method, 1000, "nfe") == 1000 // cost["nfe"]
 
 
-@pytest.mark.parametrize("model", ["exact", "GLASS-4", "flow map"])
+@pytest.mark.parametrize("model", ["exact", "GLASS-4", "plug-in", "flow map", "weighted"])
 def test_costs_are_the_particles_times_the_price_however_calls_are_cut(contest, monkeypatch, seeded, model):
     monkeypatch.setattr(methods, "CHUNK", 7)
     contest = contest[1]
-    sampler = contest.models.flow_map if model == "flow map" else contest.models.by_name[model]
+    sampler = contest.models.by_name[model]
     for name, method in methods.methods_of(model).items():
-        particles = 4
-        result, calls = methods.run(contest, sampler, method, particles, 3, seeded(0))
+        particles = 2
+        result, calls = methods.run(contest, sampler, method, particles, 2, seeded(0))
         cost = methods.price(contest, sampler, method)
         assert (result.nfe, calls) == (particles * cost["nfe"], particles * cost["reward_calls"]), name
+
+
+@pytest.mark.parametrize("model", methods.IMPOSSIBLE)
+def test_what_is_left_out_is_refused_or_is_no_sample(contest, seeded, model):
+    """The rest of all methods runs on all models: the test above."""
+    contest = contest[1]
+    sampler = contest.models.by_name[model]
+    assert set(methods.METHODS) - set(methods.methods_of(model)) == methods.IMPOSSIBLE[model]
+    for name in methods.IMPOSSIBLE[model]:
+        if name in ("none", "importance (best-of-N)"):
+            samples = methods.METHODS[name](contest, sampler, 8, batch=1, generator=seeded(0)).samples[0]
+            assert float(samples.std(0).max()) < 1e-5  # the mean of all data
+        else:
+            with pytest.raises(ValueError, match="lookahead|score"):
+                methods.METHODS[name](contest, sampler, 8, batch=1, generator=seeded(0))
+
+
+def test_methods_of_the_field_are_those_on_the_plug_in(contest, seeded):
+    """From the same seed, sample by sample: FKS is its SMC, DPS its guidance."""
+    contest = contest[1]
+    plug_in = contest.models.by_name["plug-in"]
+
+    def samples(name):
+        return methods.run(contest, plug_in, methods.METHODS[name], 16, 2, seeded(4))[0].samples
+
+    assert torch.equal(samples("SMC"), samples("FKS (SMC, plug-in value)"))
+    assert torch.allclose(samples("guidance"), samples("DPS (plug-in guidance)"), rtol=1e-2, atol=1e-2)
+
+
+def test_plug_in_steps_are_the_ancestral_samplers(contest, seeded):
+    """Whose mean and variance are those of a Gaussian step around the denoiser's mean."""
+    tilt, contest = contest
+    plug_in = contest.models.by_name["plug-in"]
+    x, t, t_next = torch.tensor([[0.3, -0.4]]).expand(20000, 2), 0.4, 0.7
+    moved = plug_in.transition(x, t, t_next, generator=seeded(7)).double()
+    mean = tilt.mixture.denoise(x[:1], t)[0].double()
+    rho = t * (1 - t_next) / ((1 - t) * t_next)
+    carried = rho * (1 - t_next) / (1 - t)
+    variance = (1 - t_next) ** 2 * (1 - rho**2)
+    expected = (t_next - carried * t) * mean + carried * x[0].double()
+    assert float(((moved.mean(0) - expected).abs() / (variance / 20000) ** 0.5).max()) < 4.5
+    assert float((moved.var(0) / variance - 1).abs().max()) < 4.5 * (2 / 20000) ** 0.5
 
 
 def test_importance_sampling_of_the_exact_model_finds_the_evidence(contest, seeded):
@@ -180,16 +230,24 @@ def test_models_are_trained_once(tmp_path):
 
 
 @unlikely
-def test_mixtures_end_to_end(tmp_path):
+def test_mixtures_end_to_end(tmp_path, monkeypatch):
     """Every row keeps to its budget, and the page and the plot are made."""
+    few = {"importance, 8 steps", "SMC", "SMC, lookahead", "FMTT (SMC, flow map value)", "guidance"}
+    of_all = methods.methods_of
+    monkeypatch.setattr(
+        mixtures, "methods_of", lambda model: {name: run for name, run in of_all(model).items() if name in few}
+    )
     rows = list(mixtures.compare_on_mixtures(TINY, tmp_path, 0))
     assert {row["method"] for row in rows if row["model"] == "map"} >= {"SMC, lookahead", "FMTT (SMC, flow map value)"}
     assert all(row["budget"] is None or row[row["currency"]] <= row["budget"] for row in rows)
     page = tables(rows, TINY, "a machine", 60.0)
     assert "### d = 2, equal NFE: 100" in page and "### d = 2, equal reward calls: 40" in page
+    assert "<details>" in page and "RMSE of log Z:" in page
     bold = [text for text in page.splitlines() if "**" in text]
     assert bold and not any(text.startswith("| exact") for text in bold)
     assert "particles" in line(rows[-1])
+    short = overview(rows).splitlines()
+    assert "d=2: log Z" in short[0] and any(text.startswith("| plug-in |") for text in short)
     draw(rows, tmp_path / "plot.png")
     assert 0 < (tmp_path / "plot.png").stat().st_size < 200_000
 

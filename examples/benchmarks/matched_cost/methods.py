@@ -5,7 +5,20 @@ the rest: as many particles as network evaluations (NFE) or reward calls allow. 
 makes them; the models count their evaluations.
 
 With K steps and `mc` draws, a particle costs in (NFE, reward calls) on a one-call map: importance sampling (1, 1), SMC
-(K + (K - 1) mc, (K - 1) mc + 1), guidance (K (1 + mc), K mc + 1).
+(K + (K - 1) mc, (K - 1) mc + 1), guidance (K (1 + mc), K mc + 1). Where all draws of a state are one point, one is taken.
+
+Every method runs on every model, but where there is no such thing:
+
+* look-ahead chooses among draws by their rewards, and those of the weighted map have weights of their own, which is
+  refused;
+* a gradient without a derivative is a difference between draws, and the flow map and the plug-in have one a state;
+* one call of the plug-in is the mean of all data, no sample to weigh: it takes steps;
+* GLASS value guidance is a GLASS flow of a guided teacher.
+
+FKS, DAS and DPS take no posterior draws: between models their values differ by the denoiser, the teacher's or what a map
+has learnt of it, and their steps by the transitions; DPS's not even by these. On the plug-in the first is SMC, the second
+SMC along the gradient, and the third guidance, there twice for comparison. FMTT's values are the flow map's on
+every model.
 """
 
 from __future__ import annotations
@@ -23,7 +36,7 @@ import diamond
 
 from align import Alignment
 
-from .models import Models
+from .models import Models, PlugIn
 
 __all__ = ["FREE", "METHODS", "Contest", "CountedReward", "affordable", "methods_of", "run"]
 
@@ -60,17 +73,23 @@ class Contest:
     guide: dict[str, Any]
     scale: float = 1.0
 
+    def for_model(self, settings: dict[str, Any], model: Any) -> dict[str, Any]:
+        """The settings, with one draw where all are one point."""
+        return settings | {"mc": 1} if isinstance(model, (diamond.FlowMap, PlugIn)) else settings
+
 
 Method = Callable[..., Alignment]  # (contest, model, particles, batch=, generator=)
 
 
 def _smc(**options: Any) -> Method:
-    return lambda contest, model, size, **how: align.smc(model, contest.reward, size, **contest.walk, **options, **how)
+    return lambda contest, model, size, **how: align.smc(
+        model, contest.reward, size, **contest.for_model(contest.walk, model), **options, **how
+    )
 
 
 def _guide(**options: Any) -> Method:
     return lambda contest, model, size, **how: align.guide(
-        model, contest.reward, size, **{**contest.guide, **options}, scale=contest.scale, **how
+        model, contest.reward, size, **contest.for_model(contest.guide, model), **options, scale=contest.scale, **how
     )
 
 
@@ -92,7 +111,7 @@ def importance_of_walks(contest: Contest, model: Any, size: int, **how: Any) -> 
 
 
 def search(contest: Contest, model: Any, size: int, **how: Any) -> Alignment:
-    return align.search(model, contest.reward, size, **contest.walk, **how)
+    return align.search(model, contest.reward, size, **contest.for_model(contest.walk, model), **how)
 
 
 def feynman_kac(contest: Contest, model: Any, size: int, **how: Any) -> Alignment:
@@ -133,22 +152,18 @@ METHODS: dict[str, Method] = {
     "guidance, SDE, corrected": _guide(eta=1.0, correct=True),
     "DPS (plug-in guidance)": _guide(estimator="plugin"),
 }
-LOOKAHEAD = "SMC, lookahead, tempered"
-MAIN = ("importance (best-of-N)", "search", "SMC, tempered", LOOKAHEAD, "guidance", "guidance, SDE")
-UNTRAINED = {  # of the field, for a flow model as it is
-    "GLASS value guidance": glass_guidance,
-    "FKS (SMC, plug-in value)": feynman_kac,
-    "DPS (plug-in guidance)": METHODS["DPS (plug-in guidance)"],
+GLASS_ONLY: dict[str, Method] = {"GLASS value guidance": glass_guidance}
+IMPOSSIBLE = {  # for reasons above
+    "weighted": {"SMC, lookahead", "SMC, lookahead, tempered"},
+    "flow map": {"guidance, gradient-free"},
+    "plug-in": {"guidance, gradient-free", "none", "importance (best-of-N)"},
 }
 
 
 def methods_of(model: str) -> dict[str, Method]:
-    """The methods that are run on the model of that name: all of them on the map, the main ones on the others. Draws
-    that are weighted have no look-ahead proposal."""
-    if model == "map":
-        return METHODS
-    main = {name: METHODS[name] for name in MAIN if not (model == "weighted" and name == LOOKAHEAD)}
-    return main | (UNTRAINED if model in ("GLASS-4", "GLASS-8") else {})
+    """The methods that are run on the model of that name: all that are possible."""
+    possible = {name: method for name, method in METHODS.items() if name not in IMPOSSIBLE.get(model, ())}
+    return possible | (GLASS_ONLY if model.startswith("GLASS") else {})
 
 
 def price(contest: Contest, model: Any, method: Method) -> dict[str, int]:
@@ -168,7 +183,5 @@ def run(
 ) -> tuple[Alignment, int]:
     """`batch` populations, and the reward calls of each."""
     before = contest.reward.calls
-    # all draws of a flow map are one point, which blocks of draws would pay for anew
-    chunk = None if isinstance(model, diamond.FlowMap) else CHUNK
-    result = method(contest, model, particles, batch=batch, generator=generator, chunk=chunk)
+    result = method(contest, model, particles, batch=batch, generator=generator, chunk=CHUNK)
     return result, (contest.reward.calls - before) // batch

@@ -3,6 +3,9 @@
 * exact: closed form, at one evaluation a draw: what a perfect map would do for its price;
 * map: distilled, one evaluation;
 * GLASS-4 and GLASS-16: the teacher's GLASS flow, that many evaluations;
+* plug-in: the teacher as it is, one evaluation: its mean for all draws, and the ancestral sampler's Gaussian steps
+  around it. Every value and gradient of it is one at the denoiser's mean: SMC on it is Feynman-Kac steering, with
+  shifted noise DAS, search SVDD with a beam, and guidance DPS;
 * flow map: distilled, one evaluation, but all draws of a state are one point;
 * weighted: that flow map, noised and weighted: a few dozen evaluations a draw, three each where weights will do.
 """
@@ -19,9 +22,14 @@ from torch import Tensor
 import diamond
 import distill
 
+from diamond.model import View
+from diamond.randomness import normal
+from diamond.transition import gaussian_step
+from diamond.validation import as_times
+
 from .tilts import Tilt
 
-__all__ = ["Models", "assemble", "cached", "mixture_models"]
+__all__ = ["Models", "PlugIn", "assemble", "cached", "mixture_models"]
 
 CANDIDATES = 8  # of which the weighted map draws one
 
@@ -36,6 +44,35 @@ class Ideal(diamond.GaussianMixtureFlow):
     def denoise(self, x_t: Tensor, t: Any, **options: Any) -> Tensor:
         self.nfe += len(x_t)
         return super().denoise(x_t, t, **options)
+
+
+class PlugIn(View):
+    """A flow that takes its mean for the posterior: exact for no law but a point's, and what the field does without GLASS
+    or a map."""
+
+    viewed = "flow"
+
+    def __init__(self, flow: diamond.Flow) -> None:
+        super().__init__(flow.interpolant, flow.event_shape)
+        self.flow = flow
+
+    def velocity(self, x_t: Tensor, t: Any, **options: Any) -> Tensor:
+        return self.flow.velocity(x_t, t, **options)
+
+    def denoise(self, x_t: Tensor, t: Any, **options: Any) -> Tensor:
+        return self.flow.denoise(x_t, t, **options)
+
+    def posterior(self, x_t: Tensor, t: Any, n: int = 1, *, cond: Any = None, generator: Any = None) -> Tensor:
+        mean = self.flow.denoise(x_t, t, cond=cond)
+        return mean.expand(n, *mean.shape)
+
+    def transition(
+        self, x_t: Tensor, t: Any, t_next: Any, *, rho: Any = None, cond: Any = None, generator: Any = None
+    ) -> Tensor:
+        mean = self.flow.denoise(x_t, t, cond=cond)
+        noise = normal(x_t.shape, generator, device=x_t.device, dtype=x_t.dtype)
+        times = as_times(t, x_t), as_times(t_next, x_t, "t_next")
+        return gaussian_step(self.interpolant, x_t, mean, *times, rho, noise)
 
 
 @dataclass(frozen=True)
@@ -67,6 +104,7 @@ def assemble(
         {
             "map": diamond_map,
             **{f"GLASS-{steps}": diamond.GlassFlow(teacher, steps) for steps in glass_steps},
+            "plug-in": PlugIn(teacher),
             "flow map": flow_map,
             "weighted": diamond.WeightedDiamondMap(flow_map, proposals=CANDIDATES, data_std=data_std),
         },

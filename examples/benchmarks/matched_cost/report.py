@@ -31,23 +31,42 @@ COST = {"particles": "particles", "nfe": "NFE", "nfe_backward": "backward", "rew
 RANKED = ("mean", "covariance", "log z, root mean square", "frechet")  # smaller is better
 CURRENCY = {"nfe": "equal NFE", "reward_calls": "equal reward calls"}
 YARDSTICK = "exact"
+SHOWN = {
+    "mean": "Error of the mean",
+    "covariance": "Error of the covariance",
+    "log z, root mean square": "RMSE of log Z",
+    "agrees": "Judge agrees",
+    "frechet": "Frechet distance",
+    "diversity": "Diversity",
+}  # a table each
 
 HOW_TO_READ = """\
 Written by `python -m examples.benchmarks.matched_cost --docs docs` ({machine}; {minutes:.0f} minutes, training included
 where no models were kept).
 
 NFE are network evaluations, counted per sample, and backward those of them that were differentiated through; costs are
-of one population. A method has as many particles as the budget allows; one that cannot afford a particle is left out.
-Figures are means over {populations} independent populations, with standard errors. Medians stand beside what has heavy
-tails: an unbiased estimate of Z whose mean hangs on rare large weights is almost always too small, and one gradient gone
-astray makes a covariance. "exact" charges one evaluation for a draw of the true posterior: what a perfect map would do,
-and no contender. GLASS has the exact denoiser of the mixtures as its teacher, where the maps have what they learnt from
-it: their distance to "exact" is what distillation cost. Bold: the least of a column, "exact" aside.
+of one population. A method has as many particles as the budget allows. Figures are means over {populations} independent
+populations, with standard errors. Medians stand beside what has heavy tails: an unbiased estimate of Z whose mean hangs
+on rare large weights is almost always too small, and one gradient gone astray makes a covariance. In each table of
+methods by models the least is bold, "exact" aside.
 
-On mixtures the mean's error is in units of the tilted standard deviation, root mean square over coordinates; the
-covariance's is in Frobenius norm relative to the truth. The first row shows what {floor} independent draws of the tilted
-law itself would score. ESS is that of the last weights: it knows nothing of what earlier resampling cost, and is 1 where
-nothing is weighed. Search follows no law and is there to be measured, not blamed.
+**Models.** "exact" charges one evaluation for a draw of the true posterior: what a perfect map would do, and no contender.
+GLASS has the exact denoiser of the mixtures as its teacher, where the maps have what they learnt from it: their distance
+to "exact" is what distillation cost. "plug-in" is the teacher as it is: its mean for every draw, and a Gaussian step around
+it for every move. This is the setting of the field's own methods, so that on it SMC is FKS, SMC along the gradient DAS,
+search SVDD with a beam, and guidance DPS. Where these are named, they take the denoiser and the moves of the model at
+hand; DPS its denoiser alone. The values of FMTT are the flow map's on every model. Flow map and plug-in have one draw a
+state, and are charged for one.
+
+**A dash** is where there is no such method, or not one particle for that budget. Look-aheads choose among draws by their
+rewards, and the weighted map's draws have weights of their own. A gradient without a derivative is a difference between
+draws, and flow map and plug-in have one. One call of the plug-in is the mean of all data. GLASS value guidance is a
+GLASS flow.
+
+**Figures.** On mixtures the mean's error is in units of the tilted standard deviation, root mean square over coordinates;
+the covariance's is in Frobenius norm relative to the truth. {floor} independent draws of the tilted law itself score what
+the first row of all figures says. ESS is that of the last weights: it knows nothing of what earlier resampling cost, and
+is 1 where nothing is weighed. Search follows no law and is there to be measured, not blamed.
 """
 
 
@@ -66,7 +85,9 @@ def tables(rows: list[Row], settings: Settings, machine: str, seconds: float) ->
             budget = max((row["budget"] for row in mine if row["currency"] == currency), default=None)
             held = [row for row in mine if row["currency"] in (None, currency) and row["budget"] in (None, budget)]
             if budget is not None:
-                parts.append(f"### {problem}, {title}: {budget}\n\n{_winners(held)}\n\n{_table(held)}\n")
+                parts.append(f"### {problem}, {title}: {budget}\n\n{_winners(held)}\n")
+                parts += [f"{SHOWN[key]}:\n\n{_square(held, key)}\n" for key in SHOWN if _has(held, key)]
+                parts.append(f"<details><summary>All figures</summary>\n\n{_table(held)}\n\n</details>\n")
     return "\n".join(parts)
 
 
@@ -107,6 +128,27 @@ def _winners(rows: list[Row]) -> str:
         level = f", level with {' and '.join(filter(None, [', '.join(shown[:-1]), shown[-1]]))}" if shown else ""
         sentences.append(f"* {COLUMNS[key]}: least for {_name(best)}, {least['mean']:.3g}{level}.")
     return "\n".join(sentences)
+
+
+def _has(rows: list[Row], key: str) -> bool:
+    return any(key in row["figures"] for row in _contenders(rows))
+
+
+def _square(rows: list[Row], key: str) -> str:
+    """One figure as a table of methods by models, its least in bold where less is better."""
+    found = {
+        (row["method"], row["model"]): row["figures"][key] for row in rows if row["model"] and key in row["figures"]
+    }
+    least = min(found[row["method"], row["model"]]["mean"] for row in _contenders(rows) if key in row["figures"])
+    models = list(dict.fromkeys(row["model"] for row in rows if row["model"]))
+    lines = [["", *models], ["---", *["---:"] * len(models)]]
+    for method in dict.fromkeys(method for method, _ in found):
+        cells = [found.get((method, model)) for model in models]
+        texts = ["–" if cell is None else _number(cell) for cell in cells]
+        bold = [cell is not None and model != YARDSTICK and key in RANKED and cell["mean"] == least
+                for cell, model in zip(cells, models, strict=True)]  # fmt: skip
+        lines.append([method, *(f"**{text}**" if wins else text for text, wins in zip(texts, bold, strict=True))])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _contenders(rows: list[Row]) -> list[Row]:
