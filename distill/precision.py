@@ -1,4 +1,4 @@
-"""Networks that work in bfloat16 while everything around them stays in single precision.
+"""What the networks compute with: in bfloat16 while everything around them stays in single precision.
 
 Weights, moments and averages are kept in float32, and so are the losses, whitening, and teachers in closed form: only the
 forward calls of the innermost networks run under autocast, and what they return is float32 again. Forward-mode
@@ -7,7 +7,7 @@ differentiation passes through matrix products under autocast, but not through c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from diamond.nets import Network
 
 from .schedule import PRECISIONS
 
-__all__ = ["half_precision", "precision_of"]
+__all__ = ["compiled_networks", "half_precision", "networks_of", "precision_of"]
 
 
 def precision_of(wanted: str | None, accelerator: Accelerator) -> str:
@@ -37,23 +37,39 @@ def precision_of(wanted: str | None, accelerator: Accelerator) -> str:
     return wanted or launched
 
 
+def networks_of(*models: Any) -> list[nn.Module]:
+    """The innermost networks of models, without the wrappers that compute scales, which need all their digits."""
+    networks = {id(network): network for model in models if (network := _innermost(model)) is not None}
+    return list(networks.values())
+
+
 @contextmanager
-def half_precision(models: list[Any], device_type: str) -> Iterator[None]:
-    """Surrounds work in which the networks of `models` run in bfloat16.
+def compiled_networks(networks: list[nn.Module]) -> Iterator[None]:
+    """Surrounds work in which `networks` are compiled."""
+    for network in networks:
+        network.compile()
+    try:
+        yield
+    finally:
+        for network in networks:
+            network._compiled_call_impl = None  # as before
+
+
+@contextmanager
+def half_precision(networks: list[nn.Module], device_type: str) -> Iterator[None]:
+    """Surrounds work in which `networks` run in bfloat16.
 
     Raises:
         ValueError: a network cannot be differentiated forward in it.
     """
-    networks = {id(network): network for model in models for network in [_innermost(model)] if network is not None}
     with ExitStack() as stack:
-        for network in networks.values():
-            context = _Autocast(device_type)
-            stack.callback(network.register_forward_pre_hook(context.enter).remove)
-            stack.callback(network.register_forward_hook(context.leave, always_call=True).remove)
+        for network in networks:
+            network.__dict__["forward"] = _half(network.forward, device_type)
+            stack.callback(network.__dict__.pop, "forward")
         try:
             yield
         except RuntimeError as error:
-            if not str(error).startswith("Input type") or not any(map(_convolves, networks.values())):
+            if not str(error).startswith("Input type") or not any(map(_convolves, networks)):
                 raise
             raise ValueError(
                 "precision: got 'bf16', but a convolution cannot be differentiated forward in it, as this loss asks; "
@@ -63,7 +79,7 @@ def half_precision(models: list[Any], device_type: str) -> Iterator[None]:
 
 def _innermost(model: Any) -> nn.Module | None:
     network: Any = getattr(model, "net", None)
-    while isinstance(inner := getattr(network, "net", None), Network):  # wrappers compute scales, to all their digits
+    while isinstance(inner := getattr(network, "net", None), Network):
         network = inner
     return network
 
@@ -72,17 +88,10 @@ def _convolves(network: nn.Module) -> bool:
     return any(isinstance(part, nn.modules.conv._ConvNd) for part in network.modules())
 
 
-class _Autocast:
-    """Hooks around a forward call."""
+def _half(forward: Callable[..., Tensor], device_type: str) -> Callable[..., Tensor]:
+    def half(*inputs: Any, **more: Any) -> Tensor:
+        with torch.autocast(device_type, torch.bfloat16):
+            output = forward(*inputs, **more)
+        return output.float()
 
-    def __init__(self, device_type: str) -> None:
-        self.device_type = device_type
-        self.open: list[torch.autocast] = []
-
-    def enter(self, module: nn.Module, inputs: Any) -> None:
-        self.open.append(torch.autocast(self.device_type, torch.bfloat16))
-        self.open[-1].__enter__()
-
-    def leave(self, module: nn.Module, inputs: Any, output: Any) -> Any:
-        self.open.pop().__exit__(None, None, None)
-        return output.float() if isinstance(output, Tensor) else output
+    return half

@@ -77,7 +77,7 @@ def train_flow(
         training: further fields of :class:`distill.trainer.Schedule`: `batch`, `learning_rate`, `warmup`, `ema`,
             `clip`, `seed`, `accumulate`, `precision`; and options of :func:`distill.trainer.train`: `out`, a file to
             save the model to, beside which metrics and an interrupted run's state stand, `resume`, `save_every`,
-            `keep`, `log_every`, `log_with`, `sample_every`, `progress`, `accelerator`.
+            `keep`, `log_every`, `log_with`, `sample_every`, `compiled`, `progress`, `accelerator`.
 
     Raises:
         ValueError: data, labels or settings that do not fit.

@@ -30,7 +30,7 @@ from diamond.validation import check_positive
 from .averages import Averages, average_path
 from .batches import Batches
 from .objectives import Objective
-from .precision import half_precision, precision_of
+from .precision import compiled_networks, half_precision, networks_of, precision_of
 from .processes import joined, shares
 from .reports import Reports, Wishes
 from .schedule import Schedule
@@ -55,6 +55,7 @@ def train(
     log_every: int = 50,
     log_with: str | GeneralTracker | Sequence[str | GeneralTracker] | None = None,
     sample_every: int | None = None,
+    compiled: bool = False,
     progress: bool = True,
     description: str = "train",
     accelerator: Accelerator | None = None,
@@ -74,6 +75,8 @@ def train(
         keep: how many states to keep while the run lasts, older ones as `NAME.STEP.state`.
         log_with: where metrics go besides: "tensorboard" (the folder `NAME.logs`), "wandb", or trackers of accelerate's.
         sample_every: steps between two pictures of samples of the average, in the folder `NAME.samples`; None for none.
+        compiled: whether `torch.compile` takes on the networks, the teacher's among them. On a CPU it gains little or
+            nothing, and it begins with minutes of work.
         progress: whether to show a bar.
         description: the bar's label.
         accelerator: devices and processes; made here by default.
@@ -96,7 +99,7 @@ def train(
     with ExitStack() as stack:
         stack.callback(reports.close)
         first = state.load() if state and resume else 0
-        run.start(first, stack)
+        run.start(first, compiled, stack)
         reports.start(first)
         stopping = stack.enter_context(Stopping(accelerator))
         _loop(run, range(first, schedule.steps), reports, stopping, state, save_every)
@@ -188,15 +191,18 @@ class _Run:
         modules = {"model": self.model} | ({"objective": weighting} if weighting is not None else {})
         return StateFile(path, modules, self.averages, self.optimizer, self.settings, keep)
 
-    def start(self, first: int, stack: ExitStack) -> None:
+    def start(self, first: int, compiled: bool, stack: ExitStack) -> None:
         """Makes ready for step `first`; what must be undone at the end goes on the stack."""
         self.module, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
         teacher, reuse = getattr(self.objective, "teacher", None), self.objective.reuse
         if isinstance(teacher, Model) and teacher.device != self.device:
             stack.callback(teacher.to, teacher.device)
             teacher.to(self.device)
+        networks = networks_of(self.model, teacher)
         if self.precision == "bf16":
-            stack.enter_context(half_precision([self.model, teacher], self.device.type))
+            stack.enter_context(half_precision(networks, self.device.type))
+        if compiled:
+            stack.enter_context(compiled_networks(networks))
         blocks = range(first // reuse, -(-self.schedule.steps // reuse))
         size = self.schedule.batch // self.parts
         rows = slice(self.own.start * size, self.own.stop * size)

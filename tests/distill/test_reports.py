@@ -166,7 +166,7 @@ def test_networks_work_in_bfloat16_and_everything_else_in_single_precision(loss,
     one, other = (torch.cat([p.detach().flatten() for p in model.parameters()]) for model in (half, full))
     assert float((one - other).norm()) < 0.5 * float((other - start).norm())
     half.denoise(IMAGES, 0.5)
-    assert seen["inside"] == {torch.float32}  # the hooks are gone
+    assert seen["inside"] == {torch.float32}  # as before
 
 
 def test_a_convolution_in_bfloat16_is_refused_only_where_it_is_differentiated_forward():
@@ -176,6 +176,22 @@ def test_a_convolution_in_bfloat16_is_refused_only_where_it_is_differentiated_fo
     distill.distill(teacher, IMAGES, loss="trajectory", **options)
     with pytest.raises(ValueError, match="precision: got 'bf16', but a convolution cannot be differentiated forward"):
         distill.distill(teacher, IMAGES, loss="lsd", **options)
+
+
+def test_networks_are_compiled_for_as_long_as_they_are_trained(monkeypatch):
+    compile_, called = torch.nn.Module.compile, []
+
+    def by_the_eager_backend(self):
+        called.append(self)
+        compile_(self, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", by_the_eager_backend)
+    options = {"steps": 3, "batch": 4, "precision": "bf16", "progress": False}
+    data = IMAGES.flatten(1)
+    plain = distill.train_flow(data, small((16,), 8, 1), **options)
+    flow = distill.train_flow(data, small((16,), 8, 1), compiled=True, **options)
+    assert called == [flow.net] and same(plain, flow)
+    assert flow.net._compiled_call_impl is None
 
 
 def test_precision_is_refused_where_it_cannot_be(monkeypatch):

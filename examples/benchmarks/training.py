@@ -1,0 +1,224 @@
+"""What a training step costs: ratios, on this machine.
+
+1. Each loss of `distill.distill`, teacher included, as a multiple of the student network's own forward and backward pass
+   at the same batch.
+2. What the trainer adds, as a share of the loss with its gradient: the optimiser, and the rest, which is batches,
+   clipping, the average and metrics.
+3. Samples per second of one process and of two, one thread each; with bf16, and with the network compiled.
+4. Peak memory of a run, for each loss.
+
+Run it with `python examples/benchmarks/training.py`; `--help` lists its options. Seed 0, random weights, one thread a
+process. Times are the processor's own, not the clock's, but for 3; each is the least of several rounds, those that are
+compared in turn, because other work on the machine only adds to them.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import diamond
+import distill
+
+from diamond.nets import Preconditioned, ResidualMLP, Transformer, UNet, Whitened, grow
+from distill.batches import Batches
+from distill.metrics import Metrics
+from distill.objectives import MapObjective
+from distill.processes import joined
+from distill.shares import LOSSES
+from distill.trainer import Schedule, _Run
+
+EVENT = (1, 8, 8)
+
+
+def images(n: int = 512) -> torch.Tensor:
+    return torch.randn(n, *EVENT, generator=torch.Generator().manual_seed(0))
+
+
+def teachers() -> dict[str, tuple[Any, int]]:
+    """Flows by the name of their network, and a batch for each."""
+    torch.random.default_generator.manual_seed(0)
+    return {
+        "perceptron, 256 wide, whitened": (diamond.Flow(Whitened(ResidualMLP((64,)), EVENT, data=images())), 256),
+        "transformer, 96 wide": (diamond.Flow(Transformer(EVENT)), 64),
+        "U-Net, 32 wide": (diamond.Flow(Preconditioned(UNet(EVENT, 32), 1.0)), 64),
+    }
+
+
+def student_of(teacher: Any) -> diamond.DiamondMap:
+    torch.random.default_generator.manual_seed(0)
+    return diamond.DiamondMap(grow(teacher.net, 1, 3), teacher.interpolant, teacher.event_shape)
+
+
+def objective_of(loss: str, teacher: Any) -> MapObjective:
+    """A loss of the table; "diagonal" is the diagonal alone, "data" the Lagrangian one without a teacher."""
+    if loss == "diagonal":
+        return MapObjective(teacher, off_diagonal=0.0)
+    return MapObjective(None, supervision="data") if loss == "data" else MapObjective(teacher, loss)
+
+
+def least(functions: dict[str, Callable[[], object]], rounds: int, repeats: int) -> dict[str, float]:
+    """The least seconds of processor time of each function over rounds in turn, per call."""
+    best = dict.fromkeys(functions, float("inf"))
+    for function in functions.values():
+        function()
+    for _ in range(rounds):
+        for name, function in functions.items():
+            start = time.process_time()
+            for _ in range(repeats):
+                function()
+            best[name] = min(best[name], (time.process_time() - start) / repeats)
+    return best
+
+
+def bare(model: Any, z: torch.Tensor) -> Callable[[], object]:
+    """The network's own forward and backward pass, as a function."""
+    t = torch.rand(len(z), generator=torch.Generator().manual_seed(0))
+
+    def once() -> None:
+        model.zero_grad()
+        model.net(z, t, None, (z,), (t, t, t)).square().mean().backward()
+
+    return once
+
+
+def parts_of(run: Any, objective: MapObjective, batch: int) -> dict[str, Callable[[], object]]:
+    """What a step consists of, as functions: the loss with its gradient, and the trainer's own parts."""
+    generator, (z, cond) = torch.Generator(), next(run.drawn)
+    steps = iter(range(10**6))
+    prepared: list = []
+    metrics = Metrics(None, 0, 10**6, batch, run.accelerator)
+    values = torch.zeros(3)
+
+    def loss() -> None:
+        step = next(steps)
+        if step % objective.reuse == 0:
+            prepared[:] = [objective.prepare(run.model, z, cond, generator.manual_seed(step))]
+        run.optimizer.zero_grad()
+        torch.stack([*objective(run.model, prepared[0], generator).values()]).sum().backward()
+
+    def rest() -> None:
+        next(run.drawn)
+        torch.nn.utils.clip_grad_norm_(run.parameters, 1.0, foreach=True)
+        run.averages.update(5)
+        metrics.add(("one", "other"), values)
+        if len(metrics.pending) == 50:
+            metrics.write(1.0)
+
+    return {"loss": loss, "optimiser": run.optimizer.step, "rest": rest}
+
+
+def cost_of_losses(rounds: int) -> None:
+    print("\n1, 2. milliseconds; a loss as a multiple of the network's forward and backward; what the trainer adds")
+    for name, (teacher, batch) in teachers().items():
+        print(f"\n  {name}, batch {batch}")
+        teacher.eval().requires_grad_(False)
+        for loss in ("diagonal", *LOSSES, "data"):
+            model, objective = student_of(teacher), objective_of(loss, teacher)
+            with ExitStack() as stack:
+                run = _Run(model, objective, Batches(images()), Schedule(steps=10**6, batch=batch), joined())
+                run.start(0, False, stack)
+                functions = {"network": bare(model, images(batch)), **parts_of(run, objective, batch)}
+                times = least(functions, rounds, 8)
+            print(
+                f"    {loss:10s} network {times['network'] * 1e3:6.2f}   loss {times['loss'] * 1e3:6.2f}   "
+                f"multiple {times['loss'] / times['network']:4.2f}   optimiser {times['optimiser'] / times['loss']:5.1%}   "
+                f"rest of the trainer {times['rest'] / times['loss']:5.1%}",
+                flush=True,
+            )
+
+
+def throughput(options: argparse.Namespace) -> None:
+    """In a process of its own, or of two: trains the transformer, and says how many samples it saw a second."""
+    teacher, batch = teachers()["transformer, 96 wide"]
+    run: dict = {
+        "steps": options.steps, "batch": batch, "log_every": options.steps // 2, "progress": False,
+        "precision": options.precision, "compiled": options.compile,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(os.environ.get("TRAINING_OUT", folder)) / "map.ckpt"
+        if options.task == "flow matching":
+            distill.train_flow(images(), teacher.net, out=out, **run)
+        else:
+            distill.distill(teacher, images(), loss=options.task, out=out, **run)
+        if int(os.environ.get("RANK", 0)) == 0:
+            rows = [json.loads(line) for line in Path(f"{out}.metrics.jsonl").read_text().splitlines()]
+            peak = _peak_mib()
+            print(f"RESULT {rows[-1]['samples_per_second']:.1f} {peak:.0f}")
+
+
+def _peak_mib() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measured(task: str, steps: int, processes: int = 1, precision: str = "fp32", compiled: bool = False):
+    """Samples per second and peak MiB of a run in processes of its own."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] * (processes > 1)
+    line = [sys.executable, *launcher, __file__, "--task", task, "--steps", str(steps), "--precision", precision]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [*line, *["--compile"] * compiled], capture_output=True, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TRAINING_OUT": folder},
+        )  # fmt: skip
+    for text in done.stdout.splitlines():
+        if text.startswith("RESULT"):
+            return tuple(map(float, text.split()[1:]))
+    raise RuntimeError(done.stderr[-500:])
+
+
+def throughputs(steps: int, compiled: bool) -> None:
+    print("\n3. transformer, 96 wide, batch 64: samples a second, by the clock")
+    for task in ("flow matching", "lsd"):
+        cases: dict[str, dict] = {"one process": {}, "two processes": {"processes": 2}, "bf16": {"precision": "bf16"}}
+        if compiled:
+            cases["compiled"] = {"compiled": True}
+        rates = {name: max(measured(task, steps, **how)[0] for _ in range(2)) for name, how in cases.items()}
+        one = rates["one process"]
+        print(
+            f"  {task:14s}" + "   ".join(f"{name} {r:6.0f} ({r / one:4.2f})" for name, r in rates.items()), flush=True
+        )
+
+
+def memory(steps: int) -> None:
+    print("\n4. transformer, 96 wide, batch 64: peak memory of the process, MiB")
+    print("  " + "   ".join(f"{task} {measured(task, steps)[1]:.0f}" for task in ("flow matching", *LOSSES)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=8, help="rounds of eight calls of each kind")
+    parser.add_argument("--steps", type=int, default=60, help="steps of the runs of 3 and 4")
+    parser.add_argument("--compiled", action="store_true", help="also with the network compiled, which takes minutes")
+    parser.add_argument("--only", choices=["losses", "throughput", "memory"], help="one of the parts")
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    parser.add_argument("--precision", help=argparse.SUPPRESS)
+    parser.add_argument("--compile", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.task:
+        throughput(options)
+        return
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPU cores, torch {torch.__version__}")
+    if options.only in (None, "losses"):
+        cost_of_losses(options.rounds)
+    if options.only in (None, "throughput"):
+        throughputs(options.steps, options.compiled)
+    if options.only in (None, "memory"):
+        memory(options.steps)
+
+
+if __name__ == "__main__":
+    main()
