@@ -97,7 +97,8 @@ def _subject(
     student = load_model(model, "model", ("DiamondMap",), place)
     file = _teacher_of(student, teacher)
     source = load_model(file, "teacher", TEACHERS, place)
-    source = getattr(guided(source, student.metadata.get("guidance")), "flow", source)
+    source = guided(source, student.metadata.get("guidance"))
+    source = getattr(source, "flow", source)  # GLASS looks at a flow
     _check_pair(student, source)
     name, size = data_name(data, student, "the noisy states"), student.metadata.get("size")
     train, held_out = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diamond import judges
+from diamond import ClassifierFree, judges
 from diamond.cli.evaluation import QUICK, Subject, evaluate_all
 from diamond.data import Data, load_data
 from diamond.flow import Flow
@@ -82,6 +82,25 @@ def test_data_without_a_judge_are_measured_and_not_judged(diamond, here):
     for judge, why in (("digits", r"judge: digits judges images \(1, 8, 8\)"), ("nobody", "judge: got 'nobody'")):
         error = diamond(f"eval --model diamond.ckpt --judge {judge} -q", code=2).stderr
         assert why.replace("\\", "") in error
+
+
+@pytest.mark.parametrize("wrap", [lambda flow: flow, GlassFlow])
+def test_the_teacher_of_a_guided_map_is_guided_alike(wrap, diamond, here, monkeypatch):
+    """A map's figures are held against the flow it was distilled from, whether its file holds that or its GLASS view."""
+    from diamond.cli import evaluation
+
+    met = []
+    monkeypatch.setattr(evaluation, "evaluate_all", lambda subject, *_, **__: met.append(subject) or {"samples": None})
+    monkeypatch.setattr(evaluation, "draw_plots", lambda *_: [])
+    monkeypatch.setattr(evaluation, "print_tables", lambda *_: None)
+    flow = Flow(ResidualMLP((1, 8, 8), width=8, depth=1, classes=10))
+    wrap(flow).save("glass.ckpt")
+    for scale in ("--guidance 2.5", ""):
+        diamond(f"distill --teacher glass.ckpt --data digits {scale} --steps 2 --batch 8 -q")
+        diamond("eval --model diamond.ckpt")
+    guided, plain = (subject.teacher for subject in met)
+    assert isinstance(guided, ClassifierFree) and guided.scale == 2.5
+    assert type(plain) is Flow
 
 
 def test_too_few_of_anything_is_refused(diamond, chain, here):
