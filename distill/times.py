@@ -85,8 +85,9 @@ def inner_pairs(
 
 def inner_grid(n: int, points: int, generator: Generator, device: torch.device) -> Tensor:
     """`n` grids from 0 to 1 of `points` steps, `(n, points + 1)`: closer towards 1, where the flow turns fastest, and
-    jittered, so that every inner time is met."""
+    jittered, so that every inner time is met, but for the first step, which takes at least `1 - LATEST`."""
     jitter = uniform((n, points - 1), generator, device=device)
     inner = (torch.arange(points - 1, device=device) + jitter) / (points - 1)
     ends = torch.zeros(n, 1, device=device), torch.ones(n, 1, device=device)
-    return torch.cat([ends[0], 1 - (1 - 0.97 * inner) ** 1.5, ends[1]], dim=1)
+    between = (1 - (1 - 0.97 * inner) ** 1.5).clamp_min(1 - LATEST)
+    return torch.cat([ends[0], between, ends[1]], dim=1)

@@ -68,6 +68,13 @@ def test_grids_grow_from_zero_to_one(seeded):
     assert bool((grid.diff(dim=1) > 0).all()) and bool((grid[:, 0] == 0).all()) and bool((grid[:, -1] == 1).all())
 
 
+@pytest.mark.parametrize("extreme", [0.0, 1 - 2**-24])
+def test_grids_have_no_step_that_takes_no_time(extreme, monkeypatch, seeded):
+    """The velocity between two states of one time is 0 / 0, and shortly before that all rounding."""
+    monkeypatch.setattr("distill.times.uniform", lambda shape, *_, **__: torch.full(shape, extreme))
+    assert float(inner_grid(3, 8, seeded(0), CPU).diff(dim=1).min()) > 0.9e-3
+
+
 def test_uniform_times_fill_their_cells(seeded):
     times = uniform_times(500, seeded(2), CPU, 0.5)
     assert torch.equal((times * 1000).floor().sort().values, torch.arange(500.0))
