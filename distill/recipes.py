@@ -281,6 +281,13 @@ def _classes_of(net: Any) -> int:
 def _check_fit(model: Model, batches: Batches) -> None:
     if model.event_shape != batches.event_shape:
         raise ValueError(f"data: got events of shape {batches.event_shape}, expected the model's, {model.event_shape}")
+    for part in model.modules() if batches.label_dropout else ():
+        none = getattr(part, "no_label", batches.classes)
+        if none != batches.classes:
+            raise ValueError(
+                f"label_dropout: got {batches.label_dropout}, but the network's label for none is {none}, expected "
+                f"{batches.classes}, the one after its classes"
+            )
 
 
 @contextmanager

@@ -136,6 +136,17 @@ def test_a_path_beside_a_teacher_is_refused(plane):
         distill.distill(None, supervision="data", steps=2, progress=False)
 
 
+@pytest.mark.parametrize("no_label", [None, 0])
+def test_labels_are_not_left_out_for_a_network_that_reads_another_label_for_none(no_label):
+    """A network of another library may know no label for none, or not the one after its classes."""
+    net = ResidualMLP((2,), width=8, depth=1, classes=4)
+    net.no_label = no_label
+    z, labels = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 4
+    with pytest.raises(ValueError, match=f"label_dropout: got 0.5, .* is {no_label}, expected 4"):
+        distill.train_flow(z, net, labels=labels, label_dropout=0.5, steps=1, batch=4, progress=False)
+    distill.train_flow(z, net, labels=labels, steps=1, batch=4, progress=False)
+
+
 def _distance(sampler, exact):
     generator = torch.Generator().manual_seed(6)
     x_t, noise = torch.randn(24, 2, generator=generator) * 0.7, torch.randn(800, 24, 2, generator=generator)
