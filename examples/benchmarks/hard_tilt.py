@@ -148,6 +148,7 @@ def main() -> None:
         prog="python -m examples.benchmarks.hard_tilt",
         description="SMC with a map's values against importance sampling.",
     )
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="dimensions")
     parser.add_argument("--steps", type=int, default=3000, help="optimiser steps of each map")
     parser.add_argument("--particles", type=int, default=512, help="of each population")
     parser.add_argument("--populations", type=int, default=128, help="independent ones")
@@ -159,7 +160,7 @@ def main() -> None:
         f"seed {options.seed}; {options.populations} populations, maps of {options.steps} steps"
     )
     print(LINE.format(*HEAD))
-    for size in SIZES:
+    for size in options.sizes:
         problem = make(size)
         began = time.perf_counter()
         diamond_map = distilled(problem, options.out, options.steps, options.seed)
