@@ -1,7 +1,7 @@
 """The digits' teacher and map: `python -m examples.recipes.digits --minutes 8 --ship`.
 
 A perceptron in whitened coordinates, as `diamond train --conditional` makes it; the map learns the teacher's integrated
-posterior flows.
+posterior flows. What ships was made with `--teacher-steps 2400 --map-steps 8000`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RECIPE = Recipe(
     teacher={"learning_rate": 1e-3},
     map={"loss": "trajectory", "learning_rate": 2e-3},
     teacher_share=0.25,
-    shared={"batch": 256, "label_dropout": 0.3},
+    shared={"batch": 256, "label_dropout": 0.2},
     states=32,
 )
 
