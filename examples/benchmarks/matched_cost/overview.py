@@ -82,4 +82,7 @@ def _best(rows: list[Row], wanted: Callable[[Row], bool], problem: str, key: str
         for row in rows
         if row["problem"] == problem and wanted(row) and key in row["figures"]
     ]
-    return f"{FIGURES[key][1](found):.3g}" if found else ""
+    if not found:
+        return ""
+    best = FIGURES[key][1](found)
+    return f"{best:.2f}" if best < 10 else f"{best:.1f}"

@@ -20,7 +20,7 @@ DRAWN = {
     "search": "#d62728",
 }
 ERRORS = {"mean": "error of the mean", "log z, root mean square": "error of log Z"}
-MODELS = {"map": "o", "GLASS-8": "s", "flow map": "^", "weighted": "D"}  # on the digits
+MODELS = {"map": "o", "GLASS-8": "s", "plug-in": "v", "flow map": "^", "weighted": "D"}  # on the digits
 
 EDGE = 1.5  # of the diversity shown
 
