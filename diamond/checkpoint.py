@@ -112,7 +112,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Writes tensors and a JSON header to `path`, whole or not at all.
+    """Writes tensors and a JSON header to `path`, whole or not at all, on the disk before an older file is replaced.
 
     Raises:
         ValueError: the header holds what is no JSON value.
@@ -127,6 +127,8 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str
     try:
         stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         draft.write_bytes(serialize(stored, {"diamond": text}))  # a file of the user's usual permissions
+        with draft.open("r+b") as file:
+            os.fsync(file.fileno())  # before it takes the place of what is whole
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)

@@ -68,7 +68,6 @@ class StateFile:
         beside = self.path.with_name(f"{self.path.name}.next")
         try:
             write_tensors(beside, tensors, {"kind": "training state", "step": step, "settings": self.settings})
-            _to_disk(beside)
             self._set_aside()
             os.replace(beside, self.path)
         except OSError as error:
@@ -163,10 +162,10 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _to_disk(path: Path) -> None:
-    """Waits until a file or folder has reached the disk, where the system can tell."""
+def _to_disk(folder: Path) -> None:
+    """Waits until what a folder holds has reached the disk, where the system can tell."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(folder, os.O_RDONLY)
     except OSError:  # folders cannot be opened everywhere
         return
     try:

@@ -11,7 +11,17 @@ from .interruption import resumable
 from .models import classes_of, data_name, guided, load_model
 from .options import Batch, DataName, LearningRate, Quiet, Resume, Root, Seed, model_file
 from .outputs import check_file
-from .training import LabelDropout
+from .training import (
+    Accumulate,
+    Ema,
+    Flip,
+    LabelDropout,
+    LogWith,
+    Precision,
+    SampleEvery,
+    SaveEvery,
+    training_options,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,6 +80,13 @@ def distill(
         float | None, typer.Option(help="Share of that which ends in data.", show_default="the recipe's")
     ] = None,
     label_dropout: LabelDropout = 0.0,
+    flip: Flip = False,
+    accumulate: Accumulate = 1,
+    ema: Ema = None,
+    precision: Precision = None,
+    save_every: SaveEvery = 1000,
+    sample_every: SampleEvery = None,
+    log_with: LogWith = None,
     seed: Seed = 0,
     root: Root = None,
     resume: Resume = True,
@@ -88,6 +105,7 @@ def distill(
     if teacher is None and supervision != "data":
         raise typer.BadParameter("got None, expected a file, or --supervision data", param_hint="--teacher")
     schedule: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
+    schedule |= training_options(ema, precision, accumulate)
     Schedule(**schedule)  # refuses bad settings before anything is read
     source = None if teacher is None else guided(load_model(teacher, "teacher", TEACHERS), guidance)
     options: dict[str, Any] = {
@@ -101,8 +119,9 @@ def distill(
     origin |= {} if guidance is None else {"guidance": guidance}
     with resumable(out, resume):
         recipes.distill(
-            source, images, labels=labels, out=out, metadata=origin, label_dropout=label_dropout,
-            progress=not quiet, resume=resume, **options, **schedule,
+            source, images, labels=labels, out=out, metadata=origin, label_dropout=label_dropout, flip=flip,
+            save_every=save_every, sample_every=sample_every, log_with=log_with, progress=not quiet, resume=resume,
+            **options, **schedule,
         )  # fmt: skip
 
 

@@ -102,3 +102,9 @@ def test_what_ships_needs_no_file(diamond, here):
     diamond("align --model digits --reward symmetry --method best-of-n --particles 4 --out out --quiet")
     diamond(f"distill --teacher digits-teacher --loss psd {SMALL}")
     assert package.load("diamond.ckpt").metadata["teacher"] == "digits-teacher"
+
+
+def test_a_map_is_trained_with_the_options_of_the_trainer(diamond, glass, here):
+    diamond(f"distill --teacher {glass} --loss psd --ema 0.9 --ema 0.5 --accumulate 2 --sample-every 1 {SMALL}")
+    further = package.load("diamond.ema-0.5.ckpt")
+    assert isinstance(further, package.DiamondMap) and list((here / "diamond.ckpt.samples").iterdir())
