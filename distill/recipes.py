@@ -42,6 +42,8 @@ from .trainer import Schedule, train
 
 __all__ = ["distill", "distill_flow_map", "train_flow"]
 
+OF_DATA = ("data", "size")  # what a teacher's metadata say of its data, which are the map's as well
+
 
 def train_flow(
     data: Any,
@@ -213,9 +215,10 @@ def _distil(
         net = _network_for(batches, interpolant, plan.seed, **inputs)
     model = kind(net, interpolant, batches.event_shape if source is None else source.event_shape)
     _check_fit(model, batches)
+    known = {} if source is None else {name: source.metadata[name] for name in OF_DATA if name in source.metadata}
     model.metadata = {
-        **({} if source is None else source.metadata), **(metadata or {}), "loss": objective.loss,
-        "supervision": objective.supervision, "steps": steps, "seed": plan.seed,
+        **known, **(metadata or {}), "loss": objective.loss, "supervision": objective.supervision, "steps": steps,
+        "seed": plan.seed,
     }  # fmt: skip
     with _frozen(source):
         return train(model, objective, batches, plan, description=description, **options)

@@ -136,6 +136,16 @@ def test_a_path_beside_a_teacher_is_refused(plane):
         distill.distill(None, supervision="data", steps=2, progress=False)
 
 
+def test_a_map_notes_its_teachers_data_and_not_how_that_was_made():
+    """Minutes, machines and plans of a teacher are not the map's."""
+    teacher = GaussianMixtureFlow(torch.ones(1), torch.zeros(1, 2), torch.ones(1))
+    teacher.metadata = {"data": "plane", "size": 8, "seed": 7, "minutes": 90, "machine": "another", "planned_steps": 9}
+    model = distill.distill(teacher, metadata={"note": 1}, loss="psd", steps=2, batch=8, progress=False)
+    assert model.metadata == {
+        "data": "plane", "size": 8, "note": 1, "loss": "psd", "supervision": "teacher", "steps": 2, "seed": 0,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("no_label", [None, 0])
 def test_labels_are_not_left_out_for_a_network_that_reads_another_label_for_none(no_label):
     """A network of another library may know no label for none, or not the one after its classes."""
