@@ -88,7 +88,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Any:
         ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    model.metadata = header.get("metadata", {})
+    model.metadata.update(header.get("metadata", {}))  # a view shares that of what it looks at
     return model.to(device).eval()
 
 

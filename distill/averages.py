@@ -84,7 +84,7 @@ class Averages:
 def average_path(out: str | Path, decay: float) -> Path:
     """Where the average of a further decay stands beside the file `out`: `map.ema-0.99.ckpt` beside `map.ckpt`."""
     out = Path(out)
-    return out.with_name(f"{out.stem}.ema-{decay:g}{out.suffix}")
+    return out.with_name(f"{out.stem}.ema-{decay!r}{out.suffix}")
 
 
 def choose_average(out: str | Path, decays: Sequence[float], score: Callable[[Any], float]) -> tuple[float | None, Any]:

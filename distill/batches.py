@@ -22,6 +22,7 @@ from diamond.mixture import GaussianMixtureFlow
 from diamond.randomness import uniform
 from diamond.validation import check_positive
 
+from .fingerprints import fingerprint
 from .streams import fetch_ahead, fetch_stream
 
 __all__ = ["Batches"]
@@ -75,7 +76,11 @@ class Batches:
     def settings(self) -> dict[str, Any]:
         """What a run must have in common with one that it resumes, as JSON values."""
         sized = isinstance(self.data, (Tensor, Dataset)) and not self.streamed
+        known = [tensor for tensor in (self.data, self.labels) if isinstance(tensor, Tensor)]
+        if isinstance(self.data, GaussianMixtureFlow):
+            known = list(self.data.state_dict().values())
         return {
+            "fingerprint": fingerprint(known) if known else None,
             "samples": len(self.data) if sized else None, "event_shape": list(self.event_shape),
             "label_dropout": self.label_dropout, "flip": self.flip,
         }  # fmt: skip

@@ -20,6 +20,7 @@ from diamond.model import Model
 from diamond.randomness import normal, uniform
 from diamond.validation import check_choice
 
+from .fingerprints import fingerprint_of_model
 from .losses import diagonal, endpoint, eulerian, flow_matching, lagrangian, mean_flow, progressive
 from .problems import FlowProblem, PosteriorProblem, Problem, trajectory
 from .shares import LOSSES, Shares, shares_of
@@ -141,7 +142,9 @@ class MapObjective:
     @property
     def settings(self) -> dict[str, Any]:
         names = ("loss", "supervision", "points", "weighting", "times")
-        return {**{name: getattr(self, name) for name in names}, **self.shares._asdict()}
+        teacher = self.teacher if self.supervision == "teacher" else None
+        known = None if teacher is None else fingerprint_of_model(teacher)
+        return {"teacher": known, **{name: getattr(self, name) for name in names}, **self.shares._asdict()}
 
     def prepare(self, model: DiamondMap | FlowMap, z: Tensor, cond: Any, generator: torch.Generator) -> Prepared:
         problem = self._problem(model, z, cond, generator)

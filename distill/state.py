@@ -86,6 +86,7 @@ class StateFile:
         """
         for draft in self.path.parent.glob(f".{glob.escape(self.path.name)}.next.*.draft"):
             draft.unlink(missing_ok=True)  # of a process that was killed
+        self.path.with_name(f"{self.path.name}.next").unlink(missing_ok=True)
         if not self.path.exists():
             return 0
         tensors, header = read_tensors(self.path)

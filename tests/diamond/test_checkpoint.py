@@ -399,3 +399,9 @@ def test_what_no_file_can_describe_is_refused_before_anything_is_written(name, t
     with pytest.raises(ValueError, match="^(model|net|interpolant): .*expected"):
         UNSAVEABLE[name]().save(tmp_path / "model")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_view_tells_what_its_flow_was_made_of(flow, tmp_path):
+    flow.metadata = {"data": "digits"}
+    GlassFlow(flow, 4).save(tmp_path / "glass")
+    assert load(tmp_path / "glass").flow.metadata == {"data": "digits"}

@@ -18,7 +18,7 @@ import distill
 from diamond.checkpoint import read_header
 from diamond.mixture import GaussianMixtureFlow
 from diamond.nets import ResidualMLP
-from distill.objectives import FlowObjective
+from distill.objectives import FlowObjective, MapObjective
 
 
 def mixture():
@@ -201,8 +201,38 @@ def test_other_data_are_refused(tmp_path, fails_at):
     fails_at(4, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         distill.train_flow(data, ResidualMLP((2,), 8, 1), steps=9, out=out, progress=False)
-    with pytest.raises(ValueError, match="data.samples=10, expected data.samples=9"):
+    with pytest.raises(ValueError, match="data.samples=10, expected .*data.samples=9"):
         distill.train_flow(data[1:], ResidualMLP((2,), 8, 1), steps=9, out=out, progress=False)
+    with pytest.raises(
+        ValueError, match="with data.fingerprint='[0-9a-f]{8}', expected data.fingerprint='[0-9a-f]{8}'"
+    ):
+        distill.train_flow(data.flip(0), ResidualMLP((2,), 8, 1), steps=9, out=out, progress=False)
+
+
+def test_another_teacher_is_refused(tmp_path, monkeypatch):
+    out, data = tmp_path / "map.ckpt", torch.randn(16, 2, generator=torch.Generator().manual_seed(0))
+    one, other = (distill.train_flow(data, ResidualMLP((2,), 8, 1), steps=1, seed=n, progress=False) for n in (0, 1))
+    monkeypatch.setattr(MapObjective, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        distill.distill(one, data, steps=2, out=out, progress=False)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="objective.teacher='Flow, [0-9a-f]{8}', expected objective.teacher='Flow"):
+        distill.distill(other, data, steps=2, out=out, progress=False)
+    distill.distill(one, data, steps=2, out=out, progress=False)
+
+
+def interrupted(self, *arguments):
+    raise KeyboardInterrupt
+
+
+def test_what_a_kill_left_beside_a_state_is_removed(tmp_path, fails_at):
+    out = tmp_path / "flow.ckpt"
+    fails_at(4, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(out)
+    (tmp_path / "flow.ckpt.state.next").write_bytes(b"half")
+    train(out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flow.ckpt", "flow.ckpt.metrics.jsonl"]
 
 
 def test_metrics_are_cut_back_to_the_state(tmp_path, fails_at):
