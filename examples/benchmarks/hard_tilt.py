@@ -6,8 +6,9 @@ is in closed form, and so is the standard deviation of importance sampling with 
 
 .. math:: \frac{1}{Z} \sqrt{\frac{E[e^{2r}] - Z^2}{n}},
 
-which a sample of its estimates would miss. SMC is tempered, on noise levels in geometric progression, with fresh noise at
-each step (`rho=0`), and is held against importance sampling of as many draws as it makes reward calls. Three models:
+which a sample of its estimates would miss. SMC is tempered, on noise levels in geometric progression with fresh noise at
+each step (`rho=0`), or with `--grid cubic` on the cubes of even ones with DDPM's noise, and is held against importance
+sampling of as many draws as it makes reward calls. Three models:
 
 * exact: the mixture itself;
 * map's values: moves of the mixture, values from draws of the map: Z is the mixture's, whatever the map gets wrong;
@@ -48,12 +49,13 @@ SIZES = (2, 4)
 WIDTH = 0.05  # of the reward, tau
 CHUNK = 65536  # samples a network call
 STEPS, FIRST, LAST = 10, 0.6, 0.99  # the grid: the first time after noise, and the last before data
-WALK: dict[str, Any] = {"mc": 4, "tempering": 0.3, "rho": 0.0}
+WALK: dict[str, Any] = {"mc": 4, "tempering": 0.3}
 METHODS: dict[str, dict[str, Any]] = {
     "SMC": {},
     "SMC, gradient": {"proposal": "reparam"},
     "SMC, look-ahead": {"proposal": "lookahead"},
 }
+GRIDS = ("geometric", "cubic")
 HEAD = (
     "d",
     "model",
@@ -127,11 +129,19 @@ def geometric(steps: int, first: float, last: float) -> Tensor:
     return torch.cat([times.new_zeros(1), times, times.new_ones(1)])
 
 
-def measure(problem: Narrow, model: Any, particles: int, populations: int, seed: int, options: dict) -> tuple:
-    """A row of the table, but for the names."""
+def walk(grid: str) -> dict[str, Any]:
+    """Options of :func:`align.smc` for the grid of that name."""
+    if grid == "geometric":
+        return WALK | {"times": geometric(STEPS, FIRST, LAST), "rho": 0.0}
+    return WALK | {"times": 1 - torch.linspace(1, 0, STEPS + 1, dtype=torch.float64) ** 3}
+
+
+def measure(problem: Narrow, model: Any, size: tuple[int, int], seed: int, options: dict[str, Any]) -> tuple:
+    """A row of the table, but for the names; `size` is that of a population and the number of them."""
+    particles, populations = size
+    generator = seeded(seed, len(problem.target), type(model).__name__, str(options.get("proposal")))
     out = align.smc(
-        model, problem.reward, particles, times=geometric(STEPS, FIRST, LAST), batch=populations, chunk=CHUNK,
-        generator=seeded(seed, len(problem.target), type(model).__name__, str(options)), **WALK, **options,
+        model, problem.reward, particles, batch=populations, chunk=CHUNK, generator=generator, **options
     )  # fmt: skip
     assert out.log_z is not None
     ratio = (out.log_z.double() - problem.log_moment(1)).exp()
@@ -150,6 +160,7 @@ def main() -> None:
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="dimensions")
     parser.add_argument("--steps", type=int, default=3000, help="optimiser steps of each map")
+    parser.add_argument("--grid", choices=GRIDS, default=GRIDS[0], help="of the times, see above")
     parser.add_argument("--particles", type=int, default=512, help="of each population")
     parser.add_argument("--populations", type=int, default=128, help="independent ones")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
@@ -157,7 +168,8 @@ def main() -> None:
     options = parser.parse_args()
     print(
         f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, "
-        f"seed {options.seed}; {options.populations} populations, maps of {options.steps} steps"
+        f"seed {options.seed}; {options.populations} populations, maps of {options.steps} steps, "
+        f"{options.grid} grid"
     )
     print(LINE.format(*HEAD))
     for size in options.sizes:
@@ -174,7 +186,8 @@ def main() -> None:
             for method, settings in METHODS.items():
                 if settings and name == "map's values":
                     continue
-                row = measure(problem, model, options.particles, options.populations, options.seed, settings)
+                counts = options.particles, options.populations
+                row = measure(problem, model, counts, options.seed, walk(options.grid) | settings)
                 print(LINE.format(size, name, method, *row[:-1], f"{row[-1]:.0f}"), flush=True)
 
 
