@@ -166,7 +166,7 @@ def finite(values: Tensor) -> Tensor:
     """Values `(batch, particles)` with -inf raised to the population's least finite one. An estimate of -inf would kill
     a particle on the word of a few draws, and the mass that later draws find there would be lost: any finite value
     keeps the law exact."""
-    if float(values.amin()) > -torch.inf:  # they are checked: neither NaN nor +inf
+    if float(values.detach().amin()) > -torch.inf:  # they are checked: neither NaN nor +inf
         return values
     known = values.isfinite()
     least = torch.where(known, values, torch.inf).amin(1, keepdim=True)

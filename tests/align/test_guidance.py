@@ -28,7 +28,7 @@ class Evenly(GaussianMixtureFlow):
     calls = 0
 
     def posterior(self, x_t, t, n=1, *, cond=None, generator=None):
-        weights, means, deviations = self.bayes(x_t, float(t[0]))
+        weights, means, deviations = self.bayes(x_t, float(torch.as_tensor(t).flatten()[0]))
         offset = SIXTEENTHS[self.calls % 16]
         self.calls += 1
         level = ((torch.arange(n) + offset) / n).expand(len(x_t), n).T  # (n, B)

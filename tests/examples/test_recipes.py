@@ -1,6 +1,7 @@
 """The recipes of the models that ship: steps by the clock, an end when time is up, a start where it was, and cards."""
 
 import json
+import signal
 import sys
 import time
 
@@ -56,7 +57,15 @@ def test_steps_are_as_many_as_fit_and_are_remembered(tmp_path):
     assert budget.planned_steps(tmp_path / "new" / "plan.json", 99.0, trial) == steps and len(trials) == 2
 
 
-def test_a_deadline_interrupts_and_says_so():
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises KeyboardInterrupt, which the workers of a parallel test run ignore."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+def test_a_deadline_interrupts_and_says_so(interruptible):
     with pytest.raises(KeyboardInterrupt), budget.Deadline(0.05) as deadline:
         time.sleep(5)
     assert deadline.passed
