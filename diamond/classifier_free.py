@@ -25,9 +25,10 @@ from typing import Any
 
 import torch
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .flow import Flow
+from .nets import labels_of
 from .validation import check_positive
 
 __all__ = ["ClassifierFree"]
@@ -61,7 +62,12 @@ class ClassifierFree(Flow):
             raise ValueError(f"interval: got {interval}, expected two times in [0, 1], in order")
         super().__init__(flow.net, flow.interpolant, flow.event_shape, flow.prediction)
         self.scale, self.interval = float(scale), (float(first), float(last))
-        self.no_label = _label_for_none(flow.net) if no_label is None else check_positive("no_label", no_label, 0)
+        known = labels_of(flow.net)[1] if no_label is None else check_positive("no_label", no_label, 0)
+        if known is None:
+            raise ValueError(
+                "no_label: got None, but the network tells neither it nor its classes; expected the label of none"
+            )
+        self.no_label = known
         self.metadata = flow.metadata
 
     def _network(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
@@ -79,12 +85,3 @@ class ClassifierFree(Flow):
         both = super()._network(torch.cat([x, x[rows]]), torch.cat([t, t[rows]]), torch.cat([cond, none]))
         labelled, unlabelled = both.split([len(x), len(rows)])
         return labelled.index_add(0, rows, (self.scale - 1) * (labelled[rows] - unlabelled))
-
-
-def _label_for_none(net: Any) -> int:
-    """The label for none of the network, or of one inside it: its number of classes, unless it tells another."""
-    for part in net.modules() if isinstance(net, nn.Module) else [net]:
-        label = getattr(part, "no_label", getattr(part, "classes", None))
-        if isinstance(label, int) and label > 0:
-            return label
-    raise ValueError("no_label: got None, but the network tells neither it nor its classes; expected the label of none")

@@ -13,14 +13,15 @@ A `generator` is one of the following:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
 
 from torch import Tensor
 
-__all__ = ["AntitheticNoise", "Generator", "SlicedNoise", "fresh_generator", "normal", "uniform"]
+__all__ = ["AntitheticNoise", "Generator", "SlicedNoise", "fresh_generator", "normal", "seeded", "uniform"]
 
 
 class AntitheticNoise:
@@ -79,6 +80,15 @@ def fresh_generator() -> torch.Generator:
     generator = torch.Generator()
     generator.seed()
     return generator
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Surrounds the making of networks, whose weights torch draws from its global random state: they come from `seed`, and
+    the state is put back as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        yield
 
 
 def normal(

@@ -38,7 +38,8 @@ class Batches:
             (event, label); or a :class:`~diamond.GaussianMixtureFlow`, which is sampled.
         labels: class labels `(N,)` to go with a tensor.
         classes: number of classes that the network was made for; 0 leaves all labels out.
-        label_dropout: probability, in [0, 1), with which a label becomes `classes`, which stands for "no label".
+        no_label: the label that stands for none, `classes` by default.
+        label_dropout: probability, in [0, 1), with which a label becomes that one.
         flip: whether each image is mirrored left to right with probability one half.
         workers: processes that fetch a Dataset's items ahead. The order of batches does not depend on them, but for a
             stream, whose own business it is to share itself out among several.
@@ -54,11 +55,13 @@ class Batches:
         labels: Tensor | None = None,
         classes: int = 0,
         *,
+        no_label: int | None = None,
         label_dropout: float = 0.0,
         flip: bool = False,
         workers: int = 0,
     ) -> None:
         self.data, self.labels, self.classes = data, labels, classes
+        self.no_label = classes if no_label is None else no_label
         self.label_dropout, self.flip = label_dropout, flip
         self.workers = check_positive("workers", workers, least=0)
         self.streamed = isinstance(data, IterableDataset)
@@ -82,7 +85,7 @@ class Batches:
         return {
             "fingerprint": fingerprint(known) if known else None,
             "samples": len(self.data) if sized else None, "event_shape": list(self.event_shape),
-            "label_dropout": self.label_dropout, "flip": self.flip,
+            "label_dropout": self.label_dropout, "no_label": self.no_label, "flip": self.flip,
         }  # fmt: skip
 
     def draw(self, n: int, generator: torch.Generator, rows: slice = ALL) -> tuple[Tensor, Tensor | None]:
@@ -115,9 +118,8 @@ class Batches:
             return self._index(n, torch.Generator().manual_seed(seed_of(block)))[rows]
 
         for block, items in zip(blocks, fetch_ahead(self.data, index_of, blocks, self.workers), strict=True):
-            self._index(
-                n, generator.manual_seed(seed_of(block))
-            )  # what is drawn next is what it would be without workers
+            # what is drawn next is then what it would be without workers
+            self._index(n, generator.manual_seed(seed_of(block)))
             yield self._finished(*self._parted(items), n, generator, rows)
 
     def _index(self, n: int, generator: torch.Generator) -> Tensor:
@@ -133,7 +135,7 @@ class Batches:
             z = torch.where(mirrored.view(-1, 1, 1, 1), z.flip(-1), z)
         if self.label_dropout and labels is not None:
             dropped = uniform((n,), generator, device=labels.device)[rows] < self.label_dropout
-            labels = labels.masked_fill(dropped, self.classes)
+            labels = labels.masked_fill(dropped, self.no_label)
         return z, labels
 
     def _fetch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:

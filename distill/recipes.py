@@ -33,7 +33,8 @@ from diamond.glass import GlassFlow
 from diamond.interpolant import Interpolant
 from diamond.mixture import GaussianMixtureFlow
 from diamond.model import Model
-from diamond.nets import Network, ResidualMLP, Whitened, grow
+from diamond.nets import Network, ResidualMLP, Whitened, grow, labels_of
+from diamond.randomness import seeded
 
 from .batches import Batches
 from .objectives import FlowObjective, MapObjective
@@ -85,7 +86,7 @@ def train_flow(
         ValueError: data, labels or settings that do not fit.
     """
     plan, options = _planned(steps, training)
-    batches = Batches(data, labels, _classes_of(net), label_dropout=label_dropout, flip=flip, workers=workers)
+    batches = _batches(net, data, labels, label_dropout=label_dropout, flip=flip, workers=workers)
     if net is None:
         net = _network_for(batches, interpolant, plan.seed)
     flow = Flow(net, interpolant, batches.event_shape, prediction)
@@ -210,7 +211,7 @@ def _distil(
         if interpolant is not None:
             raise ValueError(f"interpolant: got {interpolant} beside a teacher, which has its own path, expected None")
         interpolant, net = source.interpolant, net or _student(source, plan.seed, **inputs)
-    batches = Batches(data, labels, _classes_of(net), label_dropout=label_dropout, flip=flip, workers=workers)
+    batches = _batches(net, data, labels, label_dropout=label_dropout, flip=flip, workers=workers)
     if net is None:
         net = _network_for(batches, interpolant, plan.seed, **inputs)
     model = kind(net, interpolant, batches.event_shape if source is None else source.event_shape)
@@ -275,27 +276,14 @@ def _network_for(
         return Whitened(inner, batches.event_shape, interpolant, batches.draw(4096, generator)[0])
 
 
-def _classes_of(net: Any) -> int:
-    """How many classes the network, or one inside it, was made with; 0 without any."""
-    parts = net.modules() if isinstance(net, nn.Module) else ()
-    return max((classes for part in parts if isinstance(classes := getattr(part, "classes", 0), int)), default=0)
+def _batches(net: Any, data: Any, labels: Tensor | None, *, label_dropout: float, **options: Any) -> Batches:
+    """The data as the network takes them: with labels if it was made with classes."""
+    classes, no_label = labels_of(net)
+    if label_dropout and classes and no_label is None:
+        raise ValueError(f"label_dropout: got {label_dropout}, but the network knows no label for none, expected 0")
+    return Batches(data, labels, classes, no_label=no_label, label_dropout=label_dropout, **options)
 
 
 def _check_fit(model: Model, batches: Batches) -> None:
     if model.event_shape != batches.event_shape:
         raise ValueError(f"data: got events of shape {batches.event_shape}, expected the model's, {model.event_shape}")
-    for part in model.modules() if batches.label_dropout else ():
-        none = getattr(part, "no_label", batches.classes)
-        if none != batches.classes:
-            raise ValueError(
-                f"label_dropout: got {batches.label_dropout}, but the network's label for none is {none}, expected "
-                f"{batches.classes}, the one after its classes"
-            )
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Weights are initialised from `seed`, and the global random state is put back as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
-        yield

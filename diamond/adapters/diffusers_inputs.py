@@ -13,7 +13,7 @@ import torch
 
 from torch import Tensor, nn
 
-from ..nets.embedding import FEATURES, time_features
+from ..nets.embedding import FEATURES, silent_branch, time_features
 
 __all__ = ["Gain", "pack_labels", "widen"]
 
@@ -47,7 +47,7 @@ class Gain(nn.Module):
 
     def __init__(self, channels: int, states: int, times: int) -> None:
         super().__init__()
-        self.layers = _silent(FEATURES * (1 + times), 64, states * channels)
+        self.layers = silent_branch(FEATURES * (1 + times), 64, states * channels)
 
     def forward(self, t: Tensor, times: tuple[Tensor, ...]) -> Tensor:
         features = time_features(torch.stack([t, *times], dim=-1), next(self.parameters()).dtype)
@@ -80,15 +80,8 @@ class _LabelsAndTimes(nn.Module):
     def __init__(self, labels: nn.Module | None, times: int, width: int) -> None:
         super().__init__()
         self.labels = labels
-        self.times = _silent(FEATURES * times, width, width)
+        self.times = silent_branch(FEATURES * times, width, width)
 
     def forward(self, packed: Tensor, *more: Any) -> Tensor:
         times = self.times(time_features(packed[:, 1:], next(self.times.parameters()).dtype).flatten(-2))
         return times if self.labels is None else self.labels(packed[:, 0].long(), *more) + times
-
-
-def _silent(entering: int, width: int, leaving: int) -> nn.Sequential:
-    last = nn.Linear(width, leaving)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(entering, width), nn.SiLU(), last)

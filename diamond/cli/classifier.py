@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from diamond.data import Data
-from distill.recipes import seeded
+from diamond.randomness import seeded
 
 __all__ = ["train_classifier"]
 

@@ -51,7 +51,9 @@ def guided(model: Any, scale: float | None) -> Any:
 
 def classes_of(model: Model) -> int:
     """How many class labels the model's network takes as `cond`; 0 for an unconditional one."""
-    return max(int(getattr(part, "classes", 0)) for part in model.modules())
+    from diamond.nets import labels_of
+
+    return labels_of(model)[0]
 
 
 def data_name(given: str | None, model: Model, needed_for: str) -> str:

@@ -70,7 +70,8 @@ def train(
     """Train the teacher: a flow model, which GLASS turns into a stochastic one."""
     from diamond.data import load_data
     from diamond.interpolant import interpolant_named
-    from distill.recipes import seeded, train_flow
+    from diamond.randomness import seeded
+    from distill.recipes import train_flow
     from distill.trainer import Schedule
 
     check_file(out)

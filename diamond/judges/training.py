@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data import Data
-from ..randomness import normal, uniform
+from ..randomness import normal, seeded, uniform
 from ..validation import check_positive
 from .judge import Judge
 
@@ -58,8 +58,7 @@ def train_judge(
     images, labels = _checked(data, held_out)
     batch = min(check_positive("batch", batch), len(images))
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.random.default_generator.manual_seed(seed)
+    with seeded(seed), torch.enable_grad():
         judge = Judge(tuple(images.shape[1:]), data.classes, width, features).to(device).train()
         steps = check_positive("epochs", epochs) * (len(images) // batch)
         optimizer = torch.optim.AdamW(judge.parameters(), lr=learning_rate, weight_decay=DECAY)

@@ -13,13 +13,24 @@ from typing import Any
 from torch import nn
 
 from .mlp import ResidualMLP
-from .network import Network
+from .network import Network, labels_of
 from .preconditioned import Preconditioned
 from .transformer import Transformer
 from .unet import UNet
 from .whitened import Whitened
 
-__all__ = ["Network", "Preconditioned", "ResidualMLP", "Transformer", "UNet", "Whitened", "describe", "grow", "make"]
+__all__ = [
+    "Network",
+    "Preconditioned",
+    "ResidualMLP",
+    "Transformer",
+    "UNet",
+    "Whitened",
+    "describe",
+    "grow",
+    "labels_of",
+    "make",
+]
 
 KINDS = (Preconditioned, ResidualMLP, Transformer, UNet, Whitened)
 NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in KINDS}

@@ -13,7 +13,9 @@ import torch
 
 from torch import Tensor, nn
 
-__all__ = ["Conditioning", "time_features"]
+from .network import silenced
+
+__all__ = ["Conditioning", "silent_branch", "time_features"]
 
 FREQUENCIES = 4
 FEATURES = 1 + 2 * FREQUENCIES
@@ -24,6 +26,12 @@ def time_features(t: Tensor, dtype: torch.dtype) -> Tensor:
     angles = math.pi * t.unsqueeze(-1) * torch.arange(FREQUENCIES, dtype=t.dtype, device=t.device).exp2()
     ratio = torch.log((t + 0.02) / (1.02 - t)).unsqueeze(-1) / 4
     return torch.cat([ratio, angles.cos(), angles.sin()], dim=-1).to(dtype)
+
+
+def silent_branch(entering: int, width: int, leaving: int) -> nn.Sequential:
+    """A perceptron of one hidden layer, `(B, entering)` to `(B, leaving)`, that begins as nothing."""
+    last = silenced(nn.Linear(width, leaving))
+    return nn.Sequential(nn.Linear(entering, width), nn.SiLU(), last)
 
 
 class Conditioning(nn.Module):
@@ -43,10 +51,7 @@ class Conditioning(nn.Module):
         self.times, self.classes = times, classes
         self.time = nn.Sequential(nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width))
         if times:
-            last = nn.Linear(width, width)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-            self.more = nn.Sequential(nn.Linear(FEATURES * times, width), nn.SiLU(), last)
+            self.more = silent_branch(FEATURES * times, width, width)
         if classes:
             self.label = nn.Embedding(classes + 1, width)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .embedding import Conditioning
-from .network import Network, check_states
+from .network import Network, check_states, silenced
 
 __all__ = ["ResidualMLP"]
 
@@ -51,15 +51,11 @@ class ResidualMLP(Network):
         self.conditioning = Conditioning(embedding, times, classes)
         self.enter = nn.Linear(size, width)
         if states:
-            self.enter_states = nn.Linear(states * size, width, bias=False)
-            self.gain = nn.Linear(embedding, states * size)
-            for weights in (*self.enter_states.parameters(), *self.gain.parameters()):
-                nn.init.zeros_(weights)
+            self.enter_states = silenced(nn.Linear(states * size, width, bias=False))
+            self.gain = silenced(nn.Linear(embedding, states * size))
         self.blocks = nn.ModuleList(_Block(width, embedding) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.leave = nn.Linear(width, size)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        self.leave = silenced(nn.Linear(width, size))
 
     def forward(
         self,
@@ -88,11 +84,9 @@ class _Block(nn.Module):
     def __init__(self, width: int, embedding: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulate = nn.Linear(embedding, 2 * width)
+        self.modulate = silenced(nn.Linear(embedding, 2 * width))
         self.widen = nn.Linear(width, width)
         self.narrow = nn.Linear(width, width)
-        nn.init.zeros_(self.modulate.weight)
-        nn.init.zeros_(self.modulate.bias)
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulate(embedding).chunk(2, dim=-1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Network", "check_states"]
+__all__ = ["Network", "check_states", "labels_of", "silenced"]
 
 
 class Network(nn.Module):
@@ -29,3 +29,20 @@ def check_states(states: tuple[Tensor, ...], taken: int) -> None:
     """
     if len(states) != taken:
         raise ValueError(f"states: got {len(states)} states beside x, this network takes {taken}")
+
+
+def labels_of(net: Any) -> tuple[int, int | None]:
+    """How many class labels `net`, or a network inside it, takes as `cond`, and the label that stands for none: the one
+    after its classes, unless its `no_label` says another, or None where it knows none. `(0, None)` without classes."""
+    for part in net.modules() if isinstance(net, nn.Module) else (net,):
+        classes = getattr(part, "classes", 0)
+        if isinstance(classes, int) and classes > 0:
+            return classes, getattr(part, "no_label", classes)
+    return 0, None
+
+
+def silenced(layer: nn.Module) -> nn.Module:
+    """The layer with all its parameters at zero: what begins as nothing, and is learned."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer

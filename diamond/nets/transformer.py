@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .embedding import Conditioning
-from .network import Network, check_states
+from .network import Network, check_states, silenced
 
 __all__ = ["Transformer"]
 
@@ -65,17 +65,12 @@ class Transformer(Network):
         self.enter = nn.Linear(size, width)
         self.position = nn.Parameter(0.02 * torch.randn(height * columns // patch**2, width))
         if states:
-            self.enter_states = nn.Linear(states * size, width, bias=False)
-            self.gain = nn.Linear(width, states * size)
-            for weights in (*self.enter_states.parameters(), *self.gain.parameters()):
-                nn.init.zeros_(weights)
+            self.enter_states = silenced(nn.Linear(states * size, width, bias=False))
+            self.gain = silenced(nn.Linear(width, states * size))
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulate = nn.Linear(width, 2 * width)
-        self.leave = nn.Linear(width, size)
-        for layer in (self.modulate, self.leave):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.modulate = silenced(nn.Linear(width, 2 * width))
+        self.leave = silenced(nn.Linear(width, size))
 
     def forward(
         self,
@@ -112,14 +107,12 @@ class _Block(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulate = nn.Linear(width, 6 * width)
+        self.modulate = silenced(nn.Linear(width, 6 * width))
         self.mix = nn.Linear(width, 3 * width)
         self.merge = nn.Linear(width, width)
         self.perceptron = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
         )
-        nn.init.zeros_(self.modulate.weight)
-        nn.init.zeros_(self.modulate.bias)
 
     def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
         scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = self.modulate(embedding).unsqueeze(1).chunk(6, dim=-1)

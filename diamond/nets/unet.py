@@ -26,7 +26,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .embedding import Conditioning
-from .network import Network, check_states
+from .network import Network, check_states, silenced
 
 __all__ = ["UNet"]
 
@@ -83,15 +83,11 @@ class UNet(Network):
         self.conditioning = Conditioning(embedding, times, classes)
         self.enter = nn.Conv2d(size, channels[0], 3, padding=1)
         if states:
-            self.enter_states = nn.Conv2d(states * size, channels[0], 3, padding=1, bias=False)
-            self.gain = nn.Conv2d(channels[0], states * size, 3, padding=1)
-            for weights in (*self.enter_states.parameters(), *self.gain.parameters()):
-                nn.init.zeros_(weights)
+            self.enter_states = silenced(nn.Conv2d(states * size, channels[0], 3, padding=1, bias=False))
+            self.gain = silenced(nn.Conv2d(channels[0], states * size, 3, padding=1))
         self.pyramid = _Pyramid(channels, blocks, attention, grid, embedding)
         self.norm = _Norm(channels[0], affine=True)
-        self.leave = nn.Conv2d(channels[0], size, 3, padding=1)
-        for weights in self.leave.parameters():
-            nn.init.zeros_(weights)
+        self.leave = silenced(nn.Conv2d(channels[0], size, 3, padding=1))
 
     def forward(
         self,
@@ -149,12 +145,10 @@ class _Block(nn.Module):
         super().__init__()
         self.norm = _Norm(channels, affine=True)
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.modulate = nn.Linear(embedding, 2 * channels)
+        self.modulate = silenced(nn.Linear(embedding, 2 * channels))
         self.second_norm = _Norm(channels, affine=False)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = silenced(nn.Conv2d(channels, channels, 3, padding=1))
         self.attention = _Attention(channels, place) if place else nn.Identity()
-        for weights in (*self.modulate.parameters(), *self.second.parameters()):
-            nn.init.zeros_(weights)
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulate(embedding)[:, :, None, None].chunk(2, dim=1)
@@ -169,9 +163,7 @@ class _Attention(nn.Module):
         self.norm = _Norm(channels, affine=True)
         self.position = nn.Parameter(0.02 * torch.randn(math.prod(place), channels))
         self.mix = nn.Linear(channels, 3 * channels)
-        self.merge = nn.Linear(channels, channels)
-        nn.init.zeros_(self.merge.weight)
-        nn.init.zeros_(self.merge.bias)
+        self.merge = silenced(nn.Linear(channels, channels))
 
     def forward(self, hidden: Tensor) -> Tensor:
         tokens = self.norm(hidden).flatten(2).transpose(1, 2) + self.position

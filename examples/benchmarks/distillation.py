@@ -2,7 +2,8 @@
 
 Every loss trains a Diamond Map of the same network from the same start for the same seconds of one thread's own work
 (which other programs do not lengthen), with the step time of each measured first; the rate falls to zero in that time, so
-that each budget is a run of its own. Then, on states of held-out data at five outer times:
+that each budget is a run of its own. On images the start is the teacher's weights, for those by data alone as well, which
+never ask it. Then, on states of held-out data at five outer times:
 
 - posterior: energy distance of one-call draws to the exact posterior (mixture), or to GLASS with 64 steps (images);
 - value: root mean square error of log-mean-exp values from 16 draws, against that of the reference's draws;
@@ -32,7 +33,7 @@ from diamond.data import load_data
 from diamond.evaluation import Reference, distances_to, draw_in_tiles, draw_references, frechet_distance
 from diamond.model import Model
 from diamond.nets import Preconditioned, ResidualMLP, grow
-from distill.recipes import seeded
+from diamond.randomness import seeded
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 METHODS = {

@@ -13,9 +13,9 @@ import torch
 
 import diamond
 
-from diamond.cli.labelled import Labelled
 from diamond.data import Data
 from diamond.evaluation import JudgedData, equivalent_steps, glass_distances, sample_quality
+from diamond.labelled import Labelled
 
 __all__ = ["measure", "save_grid"]
 

@@ -25,7 +25,7 @@ import distill
 from diamond.checkpoint import read_tensors
 from diamond.data import Data
 from diamond.nets import Network, grow
-from distill.recipes import seeded
+from diamond.randomness import seeded
 
 from .budget import Deadline, planned_steps
 

@@ -13,12 +13,20 @@ import align
 
 from align.population import Population
 from align.potentials import Potentials
-from align.proposals import LONGEST, PROPOSALS, RESERVE, proposal_named
+from align.proposals import LONGEST, PROPOSALS, RESERVE, owed_for_shift, proposal_named
 from diamond.glass import GlassFlow
 from diamond.interpolant import Cosine
 
 MOVES = 10_000
 STATE = torch.tensor([[0.2, -0.1]], dtype=torch.float64)
+
+
+def test_a_shift_owes_the_ratio_of_two_densities(seeded):
+    source = seeded()
+    shift, noise = (torch.randn(50, 3, 2, generator=source, dtype=torch.float64) for _ in range(2))
+    law = torch.distributions.Normal(torch.zeros(3, 2, dtype=torch.float64), 1.0)
+    expected = (law.log_prob(noise + shift) - law.log_prob(noise)).sum((1, 2))
+    torch.testing.assert_close(owed_for_shift(shift, noise, torch.float64), expected)
 
 
 def run(model, reward, seed=0, populations=1000, particles=64, steps=6, **options):

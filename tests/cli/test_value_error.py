@@ -5,11 +5,11 @@ import torch
 
 import align
 
-from diamond.cli.labelled import Labelled
 from diamond.cli.value_error import reference_values, standardised, value_errors
 from diamond.evaluation import draw_references
 from diamond.flow import Flow
 from diamond.glass import GlassFlow
+from diamond.labelled import Labelled
 from diamond.mixture import GaussianMixtureFlow
 from diamond.nets import ResidualMLP
 

@@ -146,15 +146,24 @@ def test_a_map_notes_its_teachers_data_and_not_how_that_was_made():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("no_label", [None, 0])
-def test_labels_are_not_left_out_for_a_network_that_reads_another_label_for_none(no_label):
-    """A network of another library may know no label for none, or not the one after its classes."""
+def test_labels_are_left_out_as_the_network_says():
+    """A network of another library may have another label for none than the one after its classes, or know none."""
     net = ResidualMLP((2,), width=8, depth=1, classes=4)
-    net.no_label = no_label
-    z, labels = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 4
-    with pytest.raises(ValueError, match=f"label_dropout: got 0.5, .* is {no_label}, expected 4"):
-        distill.train_flow(z, net, labels=labels, label_dropout=0.5, steps=1, batch=4, progress=False)
-    distill.train_flow(z, net, labels=labels, steps=1, batch=4, progress=False)
+    z, labels = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)), torch.full((20,), 3)
+
+    def train(no_label, dropout):
+        net.conditioning.no_label, met = no_label, []
+        hook = net.register_forward_pre_hook(lambda module, inputs: met.append(inputs[2]))
+        distill.train_flow(z, net, labels=labels, label_dropout=dropout, steps=4, batch=64, progress=False)
+        hook.remove()
+        return torch.cat(met)
+
+    met = train(0, 0.5)
+    share = (met == 0).double()
+    assert set(met.tolist()) == {0, 3} and abs(float(share.mean()) - 0.5) < 4 * 0.5 / len(met) ** 0.5
+    assert set(train(None, 0.0).tolist()) == {3}
+    with pytest.raises(ValueError, match="label_dropout: got 0.5, but the network knows no label for none, expected 0"):
+        train(None, 0.5)
 
 
 def _distance(sampler, exact):

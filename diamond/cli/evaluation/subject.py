@@ -13,8 +13,7 @@ from torch import Tensor
 from diamond.data import Data
 from diamond.evaluation import chain_states
 from diamond.judges import Judge
-
-from ..labelled import Labelled
+from diamond.labelled import Labelled
 
 __all__ = ["Subject"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diamond.model import Model
+from .model import Model
 
 __all__ = ["Labelled"]
 
