@@ -8,9 +8,9 @@ measured in units of the noise that is left, :math:`w = (1 - r) / \sigma_{t_*(r,
 
 **Flow map.** The same two identities, for the probability-flow ODE itself.
 
-**Data alone.** The velocity on the diagonal is a mean that data can be regressed on: :math:`E[z - \bar\epsilon \mid
-\bar x_s, x_t]`, the noise of the inner look being :math:`\bar\epsilon`. With that, no teacher is needed, and off the
-diagonal the map's own diagonal stands for it.
+**Data alone.** The velocity on the diagonal is a mean, which a regression on data finds: :math:`E[z - \bar\epsilon \mid
+\bar x_s, x_t]`, the noise of the inner look being :math:`\bar\epsilon`. Then no teacher is needed, and off the diagonal
+the map's own diagonal stands for it.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from diamond.model import Model
 from diamond.nets import Network, ResidualMLP, Whitened, grow, labels_of
 from diamond.randomness import seeded
 
-from .batches import Batches
 from .objectives import FlowObjective, MapObjective
 from .shares import shares_of
-from .trainer import Schedule, train
+from .training.batches import Batches
+from .training.trainer import Schedule, train
 
 __all__ = ["distill", "distill_flow_map", "train_flow"]
 
@@ -65,7 +65,7 @@ def train_flow(
 
     Arguments:
         data: a floating tensor `(N, *event)`, a torch Dataset, map-style or iterable, or an exact mixture to sample: see
-            :class:`distill.batches.Batches`.
+            :class:`distill.training.batches.Batches`.
         net: the network, trained in place; a perceptron in the data's whitened coordinates by default.
         steps: optimiser steps.
         labels: class labels `(N,)` to go with a tensor, for a network with classes.
@@ -77,8 +77,8 @@ def train_flow(
         prediction: what the network gives: "velocity", "denoiser" or "noise".
         times: the law of the times: "uniform", "logit-normal" or "early": see :mod:`distill.times`.
         metadata: what to note in the file.
-        training: further fields of :class:`distill.trainer.Schedule`: `batch`, `learning_rate`, `warmup`, `ema`,
-            `clip`, `seed`, `accumulate`, `precision`; and options of :func:`distill.trainer.train`: `out`, a file to
+        training: further fields of :class:`distill.training.trainer.Schedule`: `batch`, `learning_rate`, `warmup`, `ema`,
+            `clip`, `seed`, `accumulate`, `precision`; and options of :func:`distill.training.trainer.train`: `out`, a file to
             save the model to, beside which metrics and an interrupted run's state stand, `resume`, `save_every`,
             `keep`, `log_every`, `log_with`, `sample_every`, `compiled`, `progress`, `accelerator`.
 

@@ -96,7 +96,7 @@ def distill(
     import distill as recipes
 
     from distill.objectives import MapObjective
-    from distill.trainer import Schedule
+    from distill.training.trainer import Schedule
 
     if guidance is not None and supervision == "data":
         raise ValueError(

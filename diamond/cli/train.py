@@ -72,7 +72,7 @@ def train(
     from diamond.interpolant import interpolant_named
     from diamond.randomness import seeded
     from distill.recipes import train_flow
-    from distill.trainer import Schedule
+    from distill.training.trainer import Schedule
 
     check_file(out)
     schedule: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}

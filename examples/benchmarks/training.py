@@ -29,12 +29,12 @@ import diamond
 import distill
 
 from diamond.nets import Preconditioned, ResidualMLP, Transformer, UNet, Whitened, grow
-from distill.batches import Batches
-from distill.metrics import Metrics
 from distill.objectives import MapObjective
-from distill.processes import joined
 from distill.shares import LOSSES
-from distill.trainer import Schedule, _Run
+from distill.training.batches import Batches
+from distill.training.metrics import Metrics
+from distill.training.processes import joined
+from distill.training.trainer import Schedule, _Run
 
 EVENT = (1, 8, 8)
 

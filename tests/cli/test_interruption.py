@@ -11,7 +11,7 @@ import torch
 
 import diamond as package
 
-from distill.batches import Batches
+from distill.training.batches import Batches
 
 LINES = {
     "train": "train --width 8 --depth 1 --steps 12 --batch 8 -q --out {out}",

@@ -66,10 +66,10 @@ def test_learned_weights_are_trained_beside_the_map(gaussian):
     from diamond.diamond_map import DiamondMap
     from diamond.interpolant import Linear
     from diamond.nets import ResidualMLP
-    from distill.batches import Batches
     from distill.objectives import MapObjective
-    from distill.schedule import Schedule
-    from distill.trainer import train
+    from distill.training.batches import Batches
+    from distill.training.schedule import Schedule
+    from distill.training.trainer import train
 
     teacher = gaussian(Linear())
     objective = MapObjective(teacher, "psd", weighting="learned")

@@ -6,7 +6,7 @@ is random in a part comes from a generator seeded with `(seed, step, part)`. The
 that of the batch; two processes take the very steps that one process takes in two parts.
 
 **Going on.** A step is a function of the weights, the optimiser's state and its number alone. A run that was killed and
-resumed from its state file therefore ends with bitwise the weights of a run that was not: see :mod:`distill.state`.
+resumed from its state file therefore ends with bitwise the weights of a run that was not: see :mod:`distill.training.state`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from diamond.checkpoint import describe_model
 from diamond.model import Model, slice_cond
 from diamond.validation import check_positive
 
+from ..objectives import Objective
 from .averages import Averages, average_path
 from .batches import Batches
-from .objectives import Objective
 from .precision import compiled_networks, half_precision, networks_of, precision_of
 from .processes import joined, shares
 from .reports import Reports, Wishes
@@ -69,7 +69,7 @@ def train(
         schedule: how long and how fast.
         out: the file to save the model in. Beside it stand `NAME.metrics.jsonl`, one object a line, and `NAME.state`,
             from which an interrupted run goes on; the latter is removed when the model is saved. Averages of further
-            decays are saved where :func:`distill.averages.average_path` says.
+            decays are saved where :func:`distill.training.averages.average_path` says.
         resume: whether to go on from a state file that is there.
         save_every, log_every: steps between two states, and between two lines of metrics.
         keep: how many states to keep while the run lasts, older ones as `NAME.STEP.state`.

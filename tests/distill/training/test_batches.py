@@ -7,7 +7,7 @@ import distill
 
 from diamond.mixture import GaussianMixtureFlow
 from diamond.nets import ResidualMLP
-from distill.batches import Batches
+from distill.training.batches import Batches
 
 IMAGES = torch.arange(24.0).reshape(4, 1, 2, 3)
 

@@ -21,9 +21,9 @@ import distill
 from diamond.diamond_map import DiamondMap
 from diamond.mixture import GaussianMixtureFlow
 from diamond.nets import ResidualMLP, Transformer
-from distill.batches import Batches
 from distill.objectives import FlowObjective, MapObjective
-from distill.trainer import Schedule, train
+from distill.training.batches import Batches
+from distill.training.trainer import Schedule, train
 
 
 def mixture():

@@ -26,7 +26,7 @@ __all__ = ["Reports", "Wishes"]
 
 @dataclass(frozen=True)
 class Wishes:
-    """What to report, and how often: see :func:`distill.trainer.train`.
+    """What to report, and how often: see :func:`distill.training.trainer.train`.
 
     Raises:
         ValueError: a number that does not fit, or pictures without a place.

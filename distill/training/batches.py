@@ -22,7 +22,7 @@ from diamond.mixture import GaussianMixtureFlow
 from diamond.randomness import uniform
 from diamond.validation import check_positive
 
-from .fingerprints import fingerprint
+from ..fingerprints import fingerprint
 from .streams import fetch_ahead, fetch_stream
 
 __all__ = ["Batches"]

@@ -11,7 +11,7 @@ from diamond.checkpoint import read_header
 from diamond.mixture import GaussianMixtureFlow
 from diamond.nets import ResidualMLP
 from distill.objectives import FlowObjective, MapObjective
-from distill.trainer import Schedule, train
+from distill.training.trainer import Schedule, train
 
 
 def mixture():
@@ -70,7 +70,7 @@ def test_periodic_states_survive_a_kill_without_warning(tmp_path, monkeypatch):
         torch.manual_seed(0)
         first, second = flow(), flow()
     second.load_state_dict(first.state_dict())
-    from distill.batches import Batches
+    from distill.training.batches import Batches
 
     plan, data = Schedule(steps=20, batch=8), Batches(mixture())
     train(first, FlowObjective(), data, plan, progress=False)

@@ -9,7 +9,7 @@ import distill
 from diamond.checkpoint import read_tensors
 from diamond.mixture import GaussianMixtureFlow
 from diamond.nets import ResidualMLP
-from distill.averages import Averages, average_path, choose_average
+from distill.training.averages import Averages, average_path, choose_average
 
 
 def flow(seed=0):

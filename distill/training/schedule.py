@@ -23,7 +23,7 @@ class Schedule:
         learning_rate: AdamW's, after a linear warm-up of `warmup` steps, falling to zero by a half cosine.
         ema: decay of the moving average of the weights, which is what training returns; it is smaller at first,
             (1 + k) / (10 + k) at step k. Several decays keep several averages, of which the first is returned: see
-            :mod:`distill.averages`.
+            :mod:`distill.training.averages`.
         clip: largest norm of the gradient.
         seed: of everything random.
         accumulate: number of parts that a process works through one after the other for one step, to save memory.
