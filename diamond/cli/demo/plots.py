@@ -44,9 +44,11 @@ def distance_plot(figures: dict[str, Any]) -> Figure:
         axes.axhline(max(figures["map"][i], 1e-6), color=MAP, linewidth=2, label="map, 1 call")
         equal = figures["equivalent steps"][i]
         axes.plot([equal], [max(figures["map"][i], 1e-6)], "D", color=MAP, markersize=7)
+        # where neither line runs: below to the left, or above to the right where there is no room
+        place, side = ((-7, -15), "right") if equal >= 4 else ((7, 7), "left")
         axes.annotate(
-            f"{equal:.1f} steps", (equal, max(figures["map"][i], 1e-6)), xytext=(0, 8), textcoords="offset points",
-            ha="left" if equal < 3 else "center", color=MAP, fontsize=9.5, fontweight="bold",
+            f"{equal:.1f} steps", (equal, max(figures["map"][i], 1e-6)), xytext=place, textcoords="offset points",
+            ha=side, color=MAP, fontsize=9.5, fontweight="bold",
         )  # fmt: skip
         _plain(axes, steps)
         axes.set_title(f"t = {t:g}", fontsize=10.5)
