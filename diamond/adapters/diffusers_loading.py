@@ -7,13 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from torch import nn
 
 from ..interpolant import Interpolant
 from ..validation import check_choice
-from .diffusers_network import MODELS, PREDICTIONS, DiffusersNetwork
+from .diffusers_network import MODELS, DiffusersNetwork
+from .diffusers_path import PREDICTIONS, log_snr_of, prediction_of
 
 __all__ = ["load_network"]
 
@@ -35,7 +34,7 @@ def load_network(
     model, kept = _from_folder(Path(source)) if isinstance(source, (str, Path)) else _from_object(source)
     scheduler = kept if scheduler is None else scheduler
     if prediction is None:
-        prediction = _prediction_of(scheduler)
+        prediction = prediction_of(scheduler)
     check_choice("prediction", prediction, PREDICTIONS)
     if event_shape is None:
         size = model.config.get("sample_size")
@@ -46,32 +45,8 @@ def load_network(
         rows, columns = (size, size) if isinstance(size, int) else size
         event_shape = (model.config["in_channels"], rows, columns)
     steps = 1000 if scheduler is None else int(scheduler.config.get("num_train_timesteps", 1000))
-    table = None if prediction == "flow" else _log_snr(scheduler)
+    table = None if prediction == "flow" else log_snr_of(scheduler)
     return DiffusersNetwork(model, event_shape, prediction, table, steps, no_label, interpolant)
-
-
-def _prediction_of(scheduler: Any) -> str:
-    if scheduler is None:
-        return "epsilon"
-    if "FlowMatch" in type(scheduler).__name__:
-        return "flow"
-    return scheduler.config.get("prediction_type", "epsilon")
-
-
-def _log_snr(scheduler: Any) -> list[float]:
-    if scheduler is None:
-        from diffusers import DDPMScheduler
-
-        scheduler = DDPMScheduler()
-    kept = getattr(scheduler, "alphas_cumprod", None)
-    if kept is None:
-        raise ValueError(
-            f"scheduler: got a {type(scheduler).__name__}, expected one with alphas_cumprod, or prediction='flow'"
-        )
-    signal = kept.double().cpu().clone()
-    if not 0 < signal[-1] < signal[-2]:  # a last step without signal, which has no logarithm
-        signal[-1] = signal[-2] / 16
-    return torch.logit(signal).tolist()
 
 
 def _from_object(source: Any) -> tuple[Any, Any]:

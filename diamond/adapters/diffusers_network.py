@@ -1,26 +1,5 @@
-r"""A network of diffusers as the velocity of a flow on any path.
-
-Such a network was trained on a path of its own, :math:`x' = a z + s \epsilon`, with time counted from data to noise. Two
-paths differ by a scale and a change of time: our state :math:`x` at time `t` holds as much of the data as
-:math:`x' = x / c` does, with :math:`c = |(\alpha_t, \sigma_t)|` in the norm that makes :math:`(a, s) = (\alpha_t, \sigma_t)
-/ c` a pair of that path. From what the network gives come both means, :math:`D = E[z \mid x]` and :math:`E = E[\epsilon
-\mid x]`, and the velocity :math:`\dot\alpha_t D + \dot\sigma_t E`, with nothing divided by the noise:
-
-.. math::
-    \text{epsilon:} \quad & D = (x' - s \, F) / a, && E = F                         &&(a^2 + s^2 = 1) \\
-    \text{v:}       \quad & D = a x' - s \, F,     && E = s x' + a F                &&(a^2 + s^2 = 1) \\
-    \text{sample:}  \quad & D = F,                 && E = (x' - a \, F) / s         &&(a^2 + s^2 = 1) \\
-    \text{flow:}    \quad & D = x' - s F,          && E = x' + a F                  &&(a + s = 1)
-
-A variance-preserving network is told the step `k` of its scheduler at which :math:`\log \bar\alpha_k / (1 - \bar\alpha_k)
-= \log a^2 / s^2`, between steps by linear interpolation, and the nearest one beyond the first and last; a flow's is told
-:math:`s` times the number of steps. Noisier than the last step the signal in the quotient of "epsilon" is that step's.
-
-References:
-    | Denoising Diffusion Implicit Models (Song et al., 2020), https://arxiv.org/abs/2010.02502, section 4.1
-    | Progressive Distillation for Fast Sampling of Diffusion Models (Salimans & Ho, 2022),
-    | https://arxiv.org/abs/2202.00512, section 4 (v)
-"""
+r"""A network of diffusers as the velocity of a flow on any path: its own path is a scale and a change of time away
+(:mod:`diamond.adapters.diffusers_path`)."""
 
 from __future__ import annotations
 
@@ -40,11 +19,11 @@ from ..interpolant import Interpolant, Linear, interpolant_named, per_sample
 from ..nets.network import Network, check_states
 from ..validation import check_choice
 from .diffusers_inputs import Gain, pack_labels, widen
+from .diffusers_path import TrainedPath
 
-__all__ = ["MODELS", "PREDICTIONS", "DiffusersNetwork"]
+__all__ = ["MODELS", "DiffusersNetwork"]
 
 MODELS = ("UNet2DModel", "DiTTransformer2DModel")
-PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow")
 
 
 class DiffusersNetwork(Network):
@@ -84,16 +63,15 @@ class DiffusersNetwork(Network):
         super().__init__()
         self.model = _made(model) if isinstance(model, str) else model
         self.event_shape = tuple(int(size) for size in event_shape)
-        self.prediction = check_choice("prediction", prediction, PREDICTIONS)
-        self.steps, self.no_label = steps, no_label
+        self.no_label = no_label
         self.interpolant = interpolant_named(interpolant) if isinstance(interpolant, str) else interpolant or Linear()
+        self.path = TrainedPath(self.interpolant, prediction, log_snr, steps)
         _check_model(self.model, self.event_shape)
         self.labels = self.model.config.get("num_class_embeds") or self.model.config.get("num_embeds_ada_norm") or 0
         self.classes = self.labels - (no_label == self.labels - 1)
         if type(self.model).__name__ == "DiTTransformer2DModel":  # its table has one row more
             self.classes, self.no_label = self.labels, self.labels
             self.labels += 1
-        self.log_snr = None if prediction == "flow" else _table(log_snr)
         self.config = {
             "model": self.model.to_json_string(), "event_shape": list(self.event_shape), "prediction": prediction,
             "log_snr": log_snr, "steps": steps, "no_label": no_label, "interpolant": self.interpolant.name,
@@ -136,15 +114,10 @@ class DiffusersNetwork(Network):
         check_states(states, self.config["states"])
         if len(times) != self.config["times"]:
             raise ValueError(f"times: got {len(times)} times beside t, this network takes {self.config['times']}")
-        path = self.interpolant
-        alpha, sigma = path.alpha(t), path.sigma(t)
-        size = alpha + sigma if self.prediction == "flow" else (alpha.square() + sigma.square()).sqrt()
-        signal, noise = alpha / size, sigma / size
-        told = noise * self.steps if self.log_snr is None else self._step_of(signal, noise)
-        scaled = x / per_sample(size, x)
-        output = self._ask(torch.cat([scaled, *states], dim=1), told, pack_labels(self._labels(x, cond), times))
-        means = self._means(scaled, output, signal, noise)
-        velocity = per_sample(path.alpha_dot(t), x) * means[0] + per_sample(path.sigma_dot(t), x) * means[1]
+        place = self.path.place(t)
+        scaled = x / per_sample(place.size, x)
+        output = self._ask(torch.cat([scaled, *states], dim=1), place.step, pack_labels(self._labels(x, cond), times))
+        velocity = self.path.velocity(scaled, output, t, place)
         if states:  # a direct path for noise that the map passes on
             gains = self.gain(t, times)[:, :, None, None] * torch.cat(states, dim=1)
             velocity = velocity + gains.unflatten(1, (len(states), -1)).sum(1)
@@ -157,33 +130,6 @@ class DiffusersNetwork(Network):
         with sdpa_kernel(SDPBackend.MATH) if dual else nullcontext():
             output = self.model(x, step, class_labels=labels, return_dict=False)[0]
         return output[:, : self.event_shape[0]]
-
-    def _means(self, x: Tensor, output: Tensor, signal: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """`E[z | x]` and `E[eps | x]`, each `(B, C, H, W)`."""
-        a, s = per_sample(signal, x), per_sample(noise, x)
-        if self.prediction == "flow":
-            return x - s * output, x + a * output
-        if self.prediction == "v_prediction":
-            return a * x - s * output, s * x + a * output
-        if self.prediction == "sample":
-            safe = torch.where(s > 0, s, 1.0)
-            return output, torch.where(s > 0, (x - a * output) / safe, 0.0)
-        assert self.log_snr is not None
-        least = self.log_snr[-1].sigmoid().sqrt().to(signal)
-        held = signal.clamp_min(least)
-        mean = (x - per_sample((1 - held.square()).clamp_min(0).sqrt(), x) * output) / per_sample(held, x)
-        early = per_sample(signal < least, x).bool()  # where `output` and `mean` do not make up `x`
-        return mean, torch.where(early, (x - a * mean) / torch.where(early, s, 1.0), output)
-
-    def _step_of(self, signal: Tensor, noise: Tensor) -> Tensor:
-        """The step `(B,)` of the scheduler at this ratio of signal to noise, a real number."""
-        assert self.log_snr is not None
-        rising = self.log_snr.flip(0).to(signal.device)
-        ratio = 2 * (signal.double().clamp_min(1e-12).log() - noise.double().clamp_min(1e-12).log())
-        above = torch.searchsorted(rising, ratio.detach().contiguous()).clamp(1, len(rising) - 1)
-        low, high = rising[above - 1], rising[above]
-        share = ((ratio - low) / (high - low)).clamp(0, 1)
-        return (len(rising) - above - share).to(signal.dtype)
 
     def _labels(self, x: Tensor, cond: Tensor | None) -> Tensor | None:
         if not self.labels:
@@ -223,10 +169,3 @@ def _check_model(model: Any, event_shape: tuple[int, ...]) -> None:
             f"event_shape: got {event_shape} for a model of {taken} channels in and {given} out, expected ({taken}, H, W) "
             "and as many channels out, or twice as many"
         )
-
-
-def _table(log_snr: list[float] | None) -> Tensor:
-    table = torch.tensor(log_snr or [], dtype=torch.float64)
-    if len(table) < 2 or not bool((table.diff() < 0).all()) or not bool(table.isfinite().all()):
-        raise ValueError(f"log_snr: got {len(table)} steps, expected two or more finite numbers that decrease")
-    return table
