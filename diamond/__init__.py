@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adapters.pipelines import from_pipeline as from_pipeline
     from .checkpoint import load as load
     from .classifier_free import ClassifierFree as ClassifierFree
     from .degeneracy import DegenerateWeights as DegenerateWeights
@@ -40,6 +41,7 @@ _ROOMS = {
     "PosteriorSampler": "model",
     "WeightedDiamondMap": "weighted_map",
     "choose_snr": "snr_choice",
+    "from_pipeline": "adapters.pipelines",
     "load": "checkpoint",
 }
 

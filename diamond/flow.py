@@ -114,7 +114,7 @@ class Flow(Model):
         return Flow(net, net.interpolant)
 
     def _network(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
-        self.nfe += len(x)
+        self.nfe += len(x) * getattr(self.net, "evaluations", 1)
         return self.net(x, t) if cond is None else self.net(x, t, cond)
 
     def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:

@@ -58,7 +58,7 @@ class FlowMap(Model):
 
     def displace(self, x: Tensor, t: Tensor, r: Tensor, *, cond: Any = None) -> Tensor:
         """`X_{t,r}(x)`, `(B, *event)`, without a check of the arguments: states `(B, *event)`, times `(B,)`, t <= r."""
-        self.nfe += len(x)
+        self.nfe += len(x) * getattr(self.net, "evaluations", 1)
         path = self.interpolant
         endpoint = path.denoiser_from_velocity(x, t, self.net(x, t, cond, times=(r,)))
         sigma = path.sigma(t)
@@ -109,7 +109,7 @@ class FlowMap(Model):
         """`E[z | x_t]`, `(B, *event)`, from the map's diagonal."""
         check_state(x_t, self.event_shape)
         t = as_times(t, x_t)
-        self.nfe += len(x_t)
+        self.nfe += len(x_t) * getattr(self.net, "evaluations", 1)
         return self.interpolant.denoiser_from_velocity(x_t, t, self.net(x_t, t, cond, times=(t,)))
 
     def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:

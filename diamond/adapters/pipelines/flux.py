@@ -1,0 +1,99 @@
+"""Flux: a rectified-flow transformer on packed latents, distilled on its guidance scale.
+
+Its tokens are 2 by 2 patches of a 16-channel latent, its noise level is its time, and its sampler shifts the levels by the
+number of tokens. Guidance is told to the network, and costs nothing.
+
+A *flow-map* transformer (a low-rank adaptation loaded into the pipeline before) is told two times, whose embeddings are
+averaged: :math:`X_{t,r}(x) = x + (r - t) v(x, t, r)`.
+
+References:
+    | Diamond Maps (Holderrieth et al., 2026), https://arxiv.org/abs/2602.05993 (the flow map of Flux)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from .network import LatentNetwork
+from .sizes import latent_size, shift_of
+
+__all__ = ["FluxMapNetwork", "FluxNetwork"]
+
+PATCH = 2
+
+
+class FluxNetwork(LatentNetwork):
+    """The velocity of a `FluxPipeline`, on latents `(16, H / 8, W / 8)`."""
+
+    def _guides(self) -> bool:
+        return False
+
+    def _shape(self, height: int | None, width: int | None) -> tuple[int, int, int]:
+        rows, columns = latent_size(self.pipe, height, width, self.pipe.default_sample_size, PATCH)
+        return self.network.config.in_channels // PATCH**2, rows, columns
+
+    def _embed(self, prompts: list[str], negative: list[str], **encoding: Any) -> dict[str, Tensor]:
+        words, pooled, places = self.pipe.encode_prompt(
+            prompt=prompts, prompt_2=None, device=self.states_dtype.device, **encoding
+        )
+        self.word_places = places
+        rows, columns = self.event_shape[1] // PATCH, self.event_shape[2] // PATCH
+        self.picture_places = torch.zeros(rows, columns, 3).to(words)
+        self.picture_places[..., 1] += torch.arange(rows).to(words)[:, None]
+        self.picture_places[..., 2] += torch.arange(columns).to(words)[None]
+        self.picture_places = self.picture_places.flatten(0, 1)
+        return {"words": words, "pooled": pooled}
+
+    def _ask(self, x: Tensor, step: Tensor, embeddings: dict[str, Tensor]) -> Tensor:
+        scale = None
+        if self.network.config.guidance_embeds:
+            scale = torch.full((len(x),), self.guidance_scale, device=x.device, dtype=torch.float32)
+        tokens = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=PATCH, q=PATCH)
+        output = self.network(
+            hidden_states=tokens,
+            timestep=step.to(x.dtype) / self.path.steps,
+            guidance=scale,
+            pooled_projections=embeddings["pooled"],
+            encoder_hidden_states=embeddings["words"],
+            txt_ids=self.word_places,
+            img_ids=self.picture_places,
+            return_dict=False,
+        )[0]
+        return rearrange(output, "b (h w) (c p q) -> b c (h p) (w q)", h=x.shape[2] // PATCH, p=PATCH, q=PATCH)
+
+    def _grid(self, steps: int) -> Tensor:
+        rows, columns = self.event_shape[1] // PATCH, self.event_shape[2] // PATCH
+        levels = torch.linspace(1, 1 / steps, steps, dtype=torch.float64).tolist()
+        return shift_of(self.pipe.scheduler, steps, rows * columns, levels)
+
+
+class FluxMapNetwork(FluxNetwork):
+    """The two-time velocity of a Flux transformer that was distilled into a flow map."""
+
+    def __init__(self, pipe: Any, *arguments: Any, **options: Any) -> None:
+        super().__init__(pipe, *arguments, **options)
+        embedder = self.network.time_text_embed
+        if not isinstance(embedder, TwoTimes):
+            self.network.time_text_embed = TwoTimes(embedder)
+
+    def _told(self, step: Tensor, times: tuple[Tensor, ...]) -> Tensor:
+        end = (1 - times[0].to(step)) * self.path.steps if times else step
+        return torch.stack([step, end], dim=-1)
+
+
+class TwoTimes(nn.Module):
+    """An embedding of time, guidance and text, asked at two times `(B, 2)` and averaged; at one time `(B,)` itself."""
+
+    def __init__(self, embedder: nn.Module) -> None:
+        super().__init__()
+        self.embedder = embedder
+
+    def forward(self, timestep: Tensor, *more: Tensor) -> Tensor:
+        if timestep.ndim == 1:
+            return self.embedder(timestep, *more)
+        return (self.embedder(timestep[:, 0], *more) + self.embedder(timestep[:, 1], *more)) / 2
