@@ -25,14 +25,15 @@ name                       range, larger is better differentiable
 `Sparsity`                 at most 0               yes, save at the background itself
 `SuperResolution`          at most 0               yes
 `Symmetry`                 [-4, 0]                 yes
+`VLMJudge`                 its scale, [1, 10]      no: a black box
 `composite(prompt)`        the weighted parts'     yes
 `reward.clip(low, high)`   [low, high]             where the reward is; gradient zero outside
 `reward.temper(T)`         the reward's over T     where the reward is
 ========================== ======================= ==============================================
 
 A `RewardModule` is what composes: `2.0 * Symmetry() + my_function`. Ranges of image rewards hold for entries in [-1, 1].
-Rewards of pretrained networks (:mod:`align.rewards.pretrained`) take a prompt when they are made, or in
-`cond` a list of one an image; they need `pip install 'diamond-maps[rewards]'` when they are made.
+Rewards of pretrained networks (:mod:`align.rewards.pretrained`) and `VLMJudge` take a prompt when they are made, or in
+`cond` a list of one an image; the former need `pip install 'diamond-maps[rewards]'` when they are made.
 """
 
 from .classifier import ClassifierLogProbability, ClassMargin
@@ -45,6 +46,7 @@ from .images import Brightness, Contrast, MeanColour, Sparsity, Symmetry
 from .inverse import CompressedSensing, Deblurring, Inpainting, LinearInverse, SuperResolution
 from .jpeg import JPEGSize
 from .pretrained import CLIPScore, HPSv2, ImageReward, LAIONAesthetic, PickScore, composite
+from .vlm_judge import VLMJudge
 
 __all__ = [
     "Brightness",
@@ -70,5 +72,6 @@ __all__ = [
     "Sparsity",
     "SuperResolution",
     "Symmetry",
+    "VLMJudge",
     "composite",
 ]
