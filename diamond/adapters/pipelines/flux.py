@@ -37,7 +37,7 @@ class FluxNetwork(LatentNetwork):
         rows, columns = latent_size(self.pipe, height, width, self.pipe.default_sample_size, PATCH)
         return self.network.config.in_channels // PATCH**2, rows, columns
 
-    def _embed(self, prompts: list[str], negative: list[str], **encoding: Any) -> dict[str, Tensor]:
+    def _embed(self, prompts: list[str], negative: list[str] | None, **encoding: Any) -> dict[str, Tensor]:
         words, pooled, places = self.pipe.encode_prompt(
             prompt=prompts, prompt_2=None, device=self.states_dtype.device, **encoding
         )

@@ -94,7 +94,7 @@ class PipelineFlow(_Pictures, GlassFlow):
         """`n` latents `(n, C, h, w)`, by Euler's method on the pipeline's own times: what its own deterministic sampler
         gives from the same noise."""
         times = self.network.times(steps).to(self.device)
-        x = self.network.begin(self.prior(check_positive("n", n), generator=generator), times[0])
+        x = self.network.begin(self.prior(check_positive("n", n), generator=generator), steps)
         return euler(lambda x, t: self.velocity(x, t, cond=cond), x, times)
 
 
@@ -126,13 +126,10 @@ class PipelineMap(_Pictures, WeightedDiamondMap):
         """`n` latents `(n, C, h, w)`, by `steps` jumps to the data, between which noise is added afresh (multistep
         consistency sampling), on the pipeline's own times."""
         times = self.network.times(steps).to(self.device)
-        path, x = (
-            self.interpolant,
-            self.network.begin(self.prior(check_positive("n", n), generator=generator), times[0]),
-        )
-        for i in range(steps):
-            z = self.flow_map(x, times[i].to(x.dtype), 1.0, cond=cond)
-            if i + 1 < steps:
+        x = self.network.begin(self.prior(check_positive("n", n), generator=generator), steps)
+        for t, t_next in zip(times[:-1].to(x.dtype), times[1:].to(x.dtype), strict=True):
+            z = self.flow_map(x, t, 1.0, cond=cond)
+            if t_next < 1:
                 noise = normal(z.shape, generator, device=z.device, dtype=z.dtype)
-                x = path.interpolate(z, noise, times[i + 1].expand(n))
+                x = self.interpolant.interpolate(z, noise, t_next.expand(n))
         return z

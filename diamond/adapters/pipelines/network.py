@@ -99,9 +99,9 @@ class LatentNetwork(Network):
         """The shape of a latent for images of that size."""
 
     @abc.abstractmethod
-    def _embed(self, prompts: list[str], negative: list[str], **encoding: Any) -> dict[str, Tensor]:
-        """Embeddings of the prompts, `(P, ...)` each, and where the model is guided of the negative ones, each of the
-        same name with "negative_" before it."""
+    def _embed(self, prompts: list[str], negative: list[str] | None, **encoding: Any) -> dict[str, Tensor]:
+        """Embeddings of the prompts, `(P, ...)` each, and where the model is guided of the negative ones, the pipeline's
+        usual ones for None, each of the same name with "negative_" before it."""
 
     @abc.abstractmethod
     def _ask(self, x: Tensor, step: Tensor, embeddings: dict[str, Tensor]) -> Tensor:
@@ -134,9 +134,9 @@ class LatentNetwork(Network):
         """The times `(steps + 1,)` from noise to data that the pipeline's own sampler visits, in float64."""
         return self._grid(check_positive("steps", steps))
 
-    def begin(self, noise: Tensor, t: Tensor) -> Tensor:
-        """The state at the first time `t` `()` of a grid from standard normal `noise` `(B, *event)`, as the pipeline
-        has it."""
+    def begin(self, noise: Tensor, steps: int) -> Tensor:
+        """The state at the first time of the pipeline's grid of so many steps, from standard normal `noise` `(B, *event)`,
+        as the pipeline has it."""
         return noise
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None, times: tuple[Tensor, ...] = ()) -> Tensor:
@@ -205,9 +205,11 @@ class LatentNetwork(Network):
         return {name: torch.cat([rows[f"negative_{name}"], rows[name]]) for name in names}
 
 
-def _as_many(negative: Sequence[str] | None, count: int) -> list[str]:
-    """One negative prompt for each prompt, empty ones by default."""
-    negative = list(negative or [""])
+def _as_many(negative: Sequence[str] | None, count: int) -> list[str] | None:
+    """One negative prompt for each prompt."""
+    if negative is None:
+        return None
+    negative = list(negative)
     if len(negative) not in (1, count):
         raise ValueError(f"negative_prompt: got {len(negative)} for {count} prompts, expected one for all, or {count}")
     return negative * (count if len(negative) == 1 else 1)

@@ -35,9 +35,9 @@ class SanaNetwork(LatentNetwork):
         rows, columns = latent_size(self.pipe, height, width, usual, self.network.config.patch_size)
         return self.network.config.in_channels, rows, columns
 
-    def _embed(self, prompts: list[str], negative: list[str], **encoding: Any) -> dict[str, Tensor]:
+    def _embed(self, prompts: list[str], negative: list[str] | None, **encoding: Any) -> dict[str, Tensor]:
         words, mask, negative_words, negative_mask = self.pipe.encode_prompt(
-            prompts, self.guided, negative_prompt=negative, device=self.states_dtype.device,
+            prompts, self.guided, negative_prompt=negative or "", device=self.states_dtype.device,
             **self._encoding(encoding),
         )  # fmt: skip
         embeddings = {"words": words, "mask": mask}
@@ -71,7 +71,7 @@ class SanaSprintNetwork(SanaNetwork):
     def _guides(self) -> bool:
         return False
 
-    def _embed(self, prompts: list[str], negative: list[str], **encoding: Any) -> dict[str, Tensor]:
+    def _embed(self, prompts: list[str], negative: list[str] | None, **encoding: Any) -> dict[str, Tensor]:
         words, mask = self.pipe.encode_prompt(prompts, device=self.states_dtype.device, **self._encoding(encoding))
         return {"words": words, "mask": mask}
 

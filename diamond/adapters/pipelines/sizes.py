@@ -33,7 +33,7 @@ def shift_of(scheduler: Any, steps: int, tokens: int, levels: list[float] | None
     Raises:
         ValueError: a scheduler of another kind.
     """
-    if "FlowMatch" not in type(scheduler).__name__:
+    if "FlowMatch" not in type(scheduler).__name__ and not scheduler.config.get("use_flow_sigmas"):
         raise ValueError(f"scheduler: got a {type(scheduler).__name__}, expected a flow-matching one")
     own, shift = copy.deepcopy(scheduler), {}
     if own.config.get("use_dynamic_shifting"):

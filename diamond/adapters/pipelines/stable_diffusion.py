@@ -44,7 +44,7 @@ class StableDiffusionNetwork(LatentNetwork):
         high, wide = latent_size(self.pipe, height, width, rows)[0], latent_size(self.pipe, height, width, columns)[1]
         return self.network.config.in_channels, high, wide
 
-    def _embed(self, prompts: list[str], negative: list[str], **encoding: Any) -> dict[str, Tensor]:
+    def _embed(self, prompts: list[str], negative: list[str] | None, **encoding: Any) -> dict[str, Tensor]:
         words, negative_words = self.pipe.encode_prompt(
             prompts, self.states_dtype.device, 1, self.guided, negative_prompt=negative, **encoding
         )
@@ -69,16 +69,14 @@ class StableDiffusionNetwork(LatentNetwork):
         return self.pipe.get_guidance_scale_embedding(scale, embedding_dim=size).to(x)
 
     def _grid(self, steps: int) -> Tensor:
-        own = self._scheduler(steps)
-        times = self.path.time(own.timesteps.cpu())
+        visited = self._scheduler(steps).timesteps.unique().flip(0)  # samplers of higher order stand at some twice
+        times = self.path.time(visited)
         return torch.cat([times, times.new_ones(1)])
 
-    def begin(self, noise: Tensor, t: Tensor) -> Tensor:
-        step = self.path.place(t.reshape(1)).step[0]
-        own = self._scheduler(1)
-        nearest = own.timesteps[(own.timesteps - step.to(own.timesteps)).abs().argmin()]
-        scaled = own.scale_model_input(noise * own.init_noise_sigma, nearest)
-        return scaled * per_sample(self.path.place(t.reshape(1)).size.to(noise), noise)
+    def begin(self, noise: Tensor, steps: int) -> Tensor:
+        own, t = self._scheduler(steps), self.times(steps)[:1]
+        scaled = own.scale_model_input(noise * own.init_noise_sigma, own.timesteps[0])
+        return scaled * per_sample(self.path.place(t).size.to(noise), noise)
 
     def _scheduler(self, steps: int) -> Any:
         own = copy.deepcopy(self.pipe.scheduler)
@@ -89,10 +87,10 @@ class StableDiffusionNetwork(LatentNetwork):
 class StableDiffusionXLNetwork(StableDiffusionNetwork):
     """The velocity of a `StableDiffusionXLPipeline`, on latents `(4, H / 8, W / 8)`; the picture's size is told."""
 
-    def _embed(self, prompts: list[str], negative: list[str], **encoding: Any) -> dict[str, Tensor]:
+    def _embed(self, prompts: list[str], negative: list[str] | None, **encoding: Any) -> dict[str, Tensor]:
         words, negative_words, pooled, negative_pooled = self.pipe.encode_prompt(
             prompts, device=self.states_dtype.device, do_classifier_free_guidance=self.guided,
-            negative_prompt=negative if self.guided and any(negative) else None, **encoding,
+            negative_prompt=negative, **encoding,
         )  # fmt: skip
         sides = tuple(side * self.pipe.vae_scale_factor for side in self.event_shape[1:])
         encoder = self.pipe.text_encoder_2

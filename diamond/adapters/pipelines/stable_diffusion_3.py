@@ -20,7 +20,7 @@ class StableDiffusion3Network(LatentNetwork):
         rows, columns = latent_size(self.pipe, height, width, self.pipe.default_sample_size, patch)
         return self.network.config.in_channels, rows, columns
 
-    def _embed(self, prompts: list[str], negative: list[str], **encoding: Any) -> dict[str, Tensor]:
+    def _embed(self, prompts: list[str], negative: list[str] | None, **encoding: Any) -> dict[str, Tensor]:
         words, negative_words, pooled, negative_pooled = self.pipe.encode_prompt(
             prompt=prompts, prompt_2=None, prompt_3=None, negative_prompt=negative, device=self.states_dtype.device,
             do_classifier_free_guidance=self.guided, **encoding,
