@@ -75,25 +75,19 @@ class FluxNetwork(LatentNetwork):
 class FluxMapNetwork(FluxNetwork):
     """The two-time velocity of a Flux transformer that was distilled into a flow map."""
 
-    def __init__(self, pipe: Any, *arguments: Any, **options: Any) -> None:
-        super().__init__(pipe, *arguments, **options)
-        embedder = self.network.time_text_embed
-        if not isinstance(embedder, TwoTimes):
-            self.network.time_text_embed = TwoTimes(embedder)
-
     def _told(self, step: Tensor, times: tuple[Tensor, ...]) -> Tensor:
         end = (1 - times[0].to(step)) * self.path.steps if times else step
         return torch.stack([step, end], dim=-1)
 
+    def _ask(self, x: Tensor, step: Tensor, embeddings: dict[str, Tensor]) -> Tensor:
+        start, end = step.unbind(-1)
 
-class TwoTimes(nn.Module):
-    """An embedding of time, guidance and text, asked at two times `(B, 2)` and averaged; at one time `(B,)` itself."""
+        def average(embedder: nn.Module, told: tuple[Tensor, ...], at_start: Tensor) -> Tensor:
+            """Of the embedding of time, guidance and text at both ends, in place of that at the start."""
+            return (at_start + embedder.forward(end.to(told[0]), *told[1:])) / 2
 
-    def __init__(self, embedder: nn.Module) -> None:
-        super().__init__()
-        self.embedder = embedder
-
-    def forward(self, timestep: Tensor, *more: Tensor) -> Tensor:
-        if timestep.ndim == 1:
-            return self.embedder(timestep, *more)
-        return (self.embedder(timestep[:, 0], *more) + self.embedder(timestep[:, 1], *more)) / 2
+        hook = self.network.time_text_embed.register_forward_hook(average)
+        try:
+            return super()._ask(x, start, embeddings)
+        finally:
+            hook.remove()
