@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from .align import align as align_command
+from .bench import bench as bench_command
 from .distill import distill as distill_command
 from .errors import Door
 from .evaluate import evaluate as evaluate_command
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command("train")(train_command)
 app.command("distill")(distill_command)
 app.command("align")(align_command)
+app.command("bench")(bench_command)
 app.command("eval")(evaluate_command)
 app.command("info")(info_command)
 

@@ -3,7 +3,7 @@
 A specification is a sum of terms, each a name with a factor before it or none. A name is one of those below, where K is
 a class (its log-probability, or its logit's margin over the others) and NAME a colour (what the mean colour is drawn
 to, like orange), or `module.path:attribute`, any importable Python callable `reward(z) -> (N,)`; the current folder is
-importable.
+importable. A pipeline's pictures have rewards of their own besides: see :mod:`diamond.cli.picture_rewards`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import os
 import re
 import sys
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diamond.data import Data
 
-__all__ = ["NAMES", "parse_terms", "reward_named"]
+__all__ = ["NAMES", "OF_A_CLASS", "OF_PICTURES", "SIMPLE", "imported", "parse_terms", "reward_named"]
 
 SIMPLE = {
     "brightness": "Brightness",
@@ -29,13 +29,16 @@ SIMPLE = {
     "sparsity": "Sparsity",
     "jpeg-size": "JPEGSize",
 }
+OF_PICTURES = ("clip", "pick", "hps", "image-reward", "aesthetic", "composite", "judge")
 OF_A_CLASS = {"class": "ClassifierLogProbability", "margin": "ClassMargin"}
 NAMES = (*SIMPLE, "mean-colour:NAME", *(f"{name}:K" for name in OF_A_CLASS), "module.path:attribute")
-TERM = re.compile(r"(?:(?P<factor>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\*)?(?P<name>[a-z_][\w.:-]*)", re.IGNORECASE)
+TERM = re.compile(
+    r"(?:(?P<factor>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\*)?(?P<name>[a-z_][\w.:/~@-]*)", re.IGNORECASE
+)
 
 
-def parse_terms(text: str) -> list[tuple[float, str]]:
-    """The factors and names of `2.0*brightness+symmetry`.
+def parse_terms(text: str, names: Sequence[str] = NAMES) -> list[tuple[float, str]]:
+    """The factors and names of `2.0*brightness+symmetry`; `names` are those that a message lists.
 
     Raises:
         ValueError: `text` is no such sum.
@@ -49,7 +52,7 @@ def parse_terms(text: str) -> list[tuple[float, str]]:
         if not rest.startswith("+"):
             break
         rest = rest[1:]
-    raise ValueError(f"reward: got {text!r}, expected a sum like '2.0*brightness+symmetry' of {', '.join(NAMES)}")
+    raise ValueError(f"reward: got {text!r}, expected a sum like '2.0*brightness+symmetry' of {', '.join(names)}")
 
 
 def reward_named(text: str, data: Callable[[], Data]) -> Callable[..., Any]:
@@ -74,8 +77,12 @@ def _reward(name: str, data: Callable[[], Data]) -> Callable[..., Any]:
         return _class_reward(module, attribute, data)
     if module == "mean-colour" and colon:
         return rewards.MeanColour(attribute)
+    if module in OF_PICTURES:
+        raise ValueError(
+            f"reward: got {name!r}, which judges a pipeline's pictures, expected one of {', '.join(NAMES)}"
+        )
     if colon and attribute:
-        return _imported(module, attribute)
+        return imported(module, attribute)
     raise ValueError(f"reward: got {name!r}, expected one of {', '.join(NAMES)}")
 
 
@@ -92,7 +99,12 @@ def _class_reward(kind: str, label: str, data: Callable[[], Data]) -> Callable[.
     return getattr(rewards, OF_A_CLASS[kind])(train_classifier(part), int(label))
 
 
-def _imported(module: str, attribute: str) -> Callable[..., Any]:
+def imported(module: str, attribute: str) -> Callable[..., Any]:
+    """The reward called `attribute` in an importable module; of a class, one made without arguments.
+
+    Raises:
+        ValueError: there is none.
+    """
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
