@@ -6,7 +6,7 @@ with the scales of this package, in which each term moves by about one between i
 before for the optimisation of noise.
 
 References:
-    | Diamond Maps (2026)
+    | Diamond Maps (Holderrieth et al., 2026), and its code's weights
     | https://arxiv.org/abs/2602.05993
     | ReNO: Enhancing One-step Text-to-Image Models through Reward-based Noise Optimization (Eyring et al., 2024)
     | https://arxiv.org/abs/2406.04312

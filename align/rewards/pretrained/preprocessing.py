@@ -1,13 +1,13 @@
 r"""From images in [-1, 1] to what a network was trained on, with a derivative.
 
-The steps are those of the processors that work on files: to [0, 1], a resize, a crop, and
-:math:`(x - \mathrm{mean}) / \mathrm{std}` by channel. A resize is one pass along the rows and one along the columns,
+The steps are those of the processors that work on files: a resize, a crop, and :math:`(x - \mathrm{mean}) / \mathrm{std}`
+by channel for :math:`x` in [0, 1]. A resize is one pass along the rows and one along the columns,
 
 .. math:: y_i = \sum_j w_{ij} x_j, \qquad w_{ij} \propto k\big((j + 1/2 - (i + 1/2) s) / \max(s, 1)\big),
    \qquad s = \mathrm{from} / \mathrm{to},
 
 with the cubic kernel :math:`k` of :math:`a = -1/2`, which is widened where the image shrinks (antialiasing). Its
-negative lobes overshoot, so each pass ends by cutting off at 0 and 1, as whole levels of a file must. What is left
+negative lobes overshoot, so each pass ends by cutting off what lies outside, as whole levels of a file must. What is left
 between the two is the files' rounding: half a level in each pass.
 
 References:
@@ -34,7 +34,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 FITS = ("crop", "pad", "stretch")
-ROUNDING = 1e-5  # a fraction of a level
+ROUNDING = 1e-5  # a thousandth of a level
 RESAMPLES = {2: "bilinear", 3: "bicubic"}  # the numbers that Pillow gives them
 
 
@@ -100,7 +100,7 @@ class Preprocessing:
     def __call__(self, images: Tensor) -> Tensor:
         """What the network sees of `images`, in float32, or float64 where they are."""
         x = images if images.dtype == torch.float64 else images.float()
-        x = self._fitted(_cut_off((x + 1) / 2))
+        x = (self._fitted(_cut_off(x)) + 1) / 2
         return (x - x.new_tensor(self.mean)[:, None, None]) / x.new_tensor(self.std)[:, None, None]
 
     def _fitted(self, x: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class Preprocessing:
             scale = self.height / max(rows, columns)
             x = self._resized(x, max(round(rows * scale), 1), max(round(columns * scale), 1))
             down, right = self.height - x.shape[2], self.width - x.shape[3]
-            return pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
+            return pad(x, (right // 2, right - right // 2, down // 2, down - down // 2), value=-1)
         shorter = self.shorter or max(self.height, self.width)
         longer = int(shorter * max(rows, columns) / min(rows, columns))
         x = self._resized(x, *((shorter, longer) if rows <= columns else (longer, shorter)))
@@ -126,8 +126,8 @@ class Preprocessing:
 
 
 def _cut_off(x: Tensor) -> Tensor:
-    """`x` held within [0, 1] but for rounding; at the ends themselves, where pixels often are, it has a gradient."""
-    return torch.where((x < -ROUNDING) | (x > 1 + ROUNDING), x.detach().clamp(0, 1), x)
+    """`x` held within [-1, 1], and a little more: at the ends themselves, where pixels often are, it has a gradient."""
+    return x.clamp(-1 - ROUNDING, 1 + ROUNDING)
 
 
 def _is_one_side(size: Any) -> bool:

@@ -68,7 +68,7 @@ class PretrainedReward(RewardModule):
             check_positive("chunk", chunk)
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise ValueError(f"dtype: got {dtype}, expected a floating type like torch.bfloat16")
-        self.network = _moved(network, device).to(dtype).requires_grad_(False).eval()
+        self.network = _moved(network, device, dtype).requires_grad_(False).eval()
         self.preprocessing, self.chunk, self.checkpoint = preprocessing, chunk, checkpoint
 
     @property
@@ -157,9 +157,9 @@ class PromptedReward(PretrainedReward):
         return super()._apply(fn, recurse)
 
 
-def _moved(network: nn.Module, device: torch.device | str) -> nn.Module:
+def _moved(network: nn.Module, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
     try:
-        return network.to(device)
+        return network.to(device=device, dtype=dtype)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device: got {str(device)!r}, expected a device that this machine has ({reason})") from error

@@ -1,6 +1,7 @@
 """Tiny networks with random weights, made and saved here: nothing is fetched. And images on whole levels, as files hold
 them."""
 
+import json
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -60,14 +61,16 @@ def randomise(network, seed=0):
     return network.eval()
 
 
-def clip_tokenizer():
+def save_clip_tokenizer(folder):
     """One token a byte, and one a byte that ends a word."""
     from transformers import CLIPTokenizer
 
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     characters = [chr(code) for code in plain] + [chr(256 + i) for i in range(256 - len(plain))]
     tokens = [*characters, *(f"{c}</w>" for c in characters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[])
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +100,7 @@ def clip_folder(clip, image_processor, tmp_path_factory):
     """The tiny CLIP network, saved whole."""
     folder = tmp_path_factory.mktemp("clip")
     clip.save_pretrained(folder)
-    clip_tokenizer().save_pretrained(folder)
+    save_clip_tokenizer(folder)
     image_processor.save_pretrained(folder)
     return folder
 

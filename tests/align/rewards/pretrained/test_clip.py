@@ -263,6 +263,27 @@ def test_sizes_are_read_off_tensors_of_open_clip(clip):
     assert config["projection_dim"] == clip.config.projection_dim
 
 
+def test_sizes_of_vit_h_14():
+    """As its authors list them: width 1280 in 32 layers of 16 heads, and width 1024 in 24 layers of 16."""
+    state = {
+        f"{side}transformer.resblocks.{number}.ln_1.weight": torch.empty(0)
+        for side, depth in (("", 24), ("visual.", 32))
+        for number in range(depth)
+    }
+    shapes = {
+        "token_embedding.weight": (49408, 1024), "positional_embedding": (77, 1024), "text_projection": (1024, 1024),
+        "transformer.resblocks.0.mlp.c_fc.weight": (4096, 1024), "visual.conv1.weight": (1280, 3, 14, 14),
+        "visual.positional_embedding": (257, 1280), "visual.transformer.resblocks.0.mlp.c_fc.weight": (5120, 1280),
+    }  # fmt: skip
+    found = clip_config(state | {name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    text, image = found["text_config"], found["vision_config"]
+    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act")
+    assert [text[name] for name in sizes] == [1024, 24, 16, 4096, "gelu"]
+    assert [image[name] for name in sizes] == [1280, 32, 16, 5120, "gelu"]
+    assert (image["image_size"], image["patch_size"], found["projection_dim"]) == (224, 14, 1024)
+    assert (text["bos_token_id"], text["eos_token_id"], text["max_position_embeddings"]) == (49406, 49407, 77)
+
+
 @pytest.mark.parametrize("where", ["file", "folder", "prefix"])
 def test_the_authors_file_scores_the_same(where, clip, clip_folder, images, prompts, tmp_path):
     prefix = "model." if where == "prefix" else ""

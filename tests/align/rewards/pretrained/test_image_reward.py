@@ -7,8 +7,9 @@ from safetensors.torch import save_file
 
 from align.rewards import ImageReward
 from align.rewards.pretrained.blip_layout import image_config, image_tower_from, text_config
-from align.rewards.pretrained.image_reward import MEAN, STD
 from align.rewards.pretrained.preprocessing import CLIP_STD, Preprocessing
+
+MEAN, STD = 0.16717362830052426, 1.0333394966054072  # as its authors give them
 
 
 def as_the_authors(blip):
