@@ -139,7 +139,7 @@ class PromptedReward(PretrainedReward):
         found = {prompt: self._texts[prompt] for prompt in prompts if prompt in self._texts}
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in found]
         size = self.chunk or max(len(new), 1)
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():
             for start in range(0, len(new), size):
                 part = new[start : start + size]
                 found |= zip(part, self.encode(part), strict=True)
