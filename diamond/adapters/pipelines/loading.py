@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...validation import check_choice
+from safetensors import SafetensorError
+
+from ...randomness import seeded
+from ...validation import check_choice, check_positive
 from .flux import FluxMapNetwork, FluxNetwork
 from .models import PipelineFlow, PipelineMap
 from .network import LatentNetwork
@@ -90,7 +93,7 @@ def from_pipeline(
         guidance_scale, height, width, chunk=chunk, checkpoint=checkpoint, **encoding,
     )  # fmt: skip
     if kind == "flow":
-        return PipelineFlow(asked, glass_steps, decode_chunk)
+        return PipelineFlow(asked, check_positive("glass_steps", glass_steps), decode_chunk)
     return PipelineMap(asked, snr, proposals, decode_chunk)
 
 
@@ -109,8 +112,9 @@ def load_pipeline(source: str | Path, **options: Any) -> Any:
     except ImportError as error:
         raise ImportError("pipelines need the extra: pip install 'diamond-maps[diffusers]'") from error
     try:
-        return DiffusionPipeline.from_pretrained(source, use_safetensors=True, **options)
-    except (OSError, ValueError) as error:
+        with seeded(0):  # of weights that are drawn only to be read
+            return DiffusionPipeline.from_pretrained(source, use_safetensors=True, **options)
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileNotFoundError(
             f"{source}: it cannot be read as a pipeline, expected a folder that diffusers saved to, or the hub id of one "
@@ -119,7 +123,7 @@ def load_pipeline(source: str | Path, **options: Any) -> Any:
 
 
 def _listed(name: str, text: str | Sequence[str]) -> list[str]:
-    texts = [text] if isinstance(text, str) else list(text)
+    texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Sequence) else []
     if not texts or not all(isinstance(one, str) for one in texts):
         raise ValueError(f"{name}: got {text!r}, expected a string, or several")
     return texts

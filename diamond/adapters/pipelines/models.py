@@ -83,7 +83,7 @@ class PipelineFlow(_Pictures, GlassFlow):
 
     def __init__(self, network: LatentNetwork, steps: int = 4, decode_chunk: int | None = None) -> None:
         super().__init__(Flow(network, network.path.interpolant), steps)
-        self.decode_chunk = decode_chunk
+        self.decode_chunk = None if decode_chunk is None else check_positive("decode_chunk", decode_chunk)
 
     @property
     def network(self) -> LatentNetwork:
@@ -115,7 +115,7 @@ class PipelineMap(_Pictures, WeightedDiamondMap):
         self, network: LatentNetwork, snr: float = 3.0, proposals: int = 4, decode_chunk: int | None = None
     ) -> None:
         super().__init__(FlowMap(network, network.path.interpolant), snr, proposals)
-        self.decode_chunk = decode_chunk
+        self.decode_chunk = None if decode_chunk is None else check_positive("decode_chunk", decode_chunk)
 
     @property
     def network(self) -> LatentNetwork:

@@ -18,6 +18,7 @@ again. Its weights are frozen: gradients are those of states.
 from __future__ import annotations
 
 import abc
+import math
 
 from collections.abc import Sequence
 from typing import Any
@@ -35,7 +36,7 @@ from ..diffusers_path import TrainedPath
 __all__ = ["LatentNetwork"]
 
 
-class LatentNetwork(Network):
+class LatentNetwork(Network, abc.ABC):
     """A pipeline's network with its prompts. A subclass is a family: it defines `_shape`, `_embed`, `_ask` and `_grid`.
 
     Arguments:
@@ -79,7 +80,7 @@ class LatentNetwork(Network):
         # a float32 buffer of nothing: it tells where states live and in which type; the pipeline is not a part of this
         self.register_buffer("states_dtype", torch.empty(0, device=pipe._execution_device), persistent=False)
         self.pipe, self.prompts = pipe, list(prompts)
-        self.guidance_scale = self._usual("guidance_scale") if guidance_scale is None else float(guidance_scale)
+        self.guidance_scale = self._usual("guidance_scale") if guidance_scale is None else _finite(guidance_scale)
         self.chunk = None if chunk is None else check_positive("chunk", chunk)
         self.checkpoint = checkpoint
         self.event_shape = self._shape(height, width)
@@ -203,6 +204,12 @@ class LatentNetwork(Network):
             return rows
         names = [name for name in rows if not name.startswith("negative_")]
         return {name: torch.cat([rows[f"negative_{name}"], rows[name]]) for name in names}
+
+
+def _finite(scale: float) -> float:
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
+        raise ValueError(f"guidance_scale: got {scale!r}, expected a finite number")
+    return float(scale)
 
 
 def _as_many(negative: Sequence[str] | None, count: int) -> list[str] | None:
