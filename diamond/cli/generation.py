@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .generation_report import report
-from .jobs import Job, check_same_settings, process_share, read_record, share_of, write_settings
+from .jobs import Job, check_same_settings, claim, process_share, read_record, share_of
 from .layouts import Layout
 from .outputs import check_folder, write_json
 from .recipe import Recipe, recipe_from
@@ -53,12 +53,13 @@ def generate(options: dict[str, Any], layout: Layout) -> None:
         from .studio import Studio
 
         studio = Studio(recipe, place, options["quiet"])
-        studio.model(missing[0].prompt)  # what does not fit is refused before anything is written
-        write_settings(out, settings)
-        _write_texts(layout.texts)
         with _stopping(out, mine):
             for job in _behind_a_bar(missing, options["quiet"]):
-                _make(studio, job, options["all_particles"])
+                result = studio.make(job.prompt, job.seed)
+                if job is missing[0]:  # a run that makes no picture leaves nothing, and binds the folder to nothing
+                    claim(out, settings)
+                    _write_texts(layout.texts)
+                _write(studio, job, result, options["all_particles"])
     report(layout, recipe.described(), share)
 
 
@@ -68,7 +69,7 @@ def _stopping(out: Path, jobs: list[Job]) -> Iterator[None]:
     from align import RewardFailure
 
     def kept() -> str:
-        finished = sum(read_record(job) is not None for job in jobs)
+        finished = sum(read_record(job, look=False) is not None for job in jobs)
         return f"{finished} of {len(jobs)} pictures are finished in {out}, and the same command goes on from there"
 
     try:
@@ -80,9 +81,8 @@ def _stopping(out: Path, jobs: list[Job]) -> Iterator[None]:
         raise typer.Exit(1) from failure
 
 
-def _make(studio: Studio, job: Job, every: bool) -> None:
-    """One picture and its record; with `every` its fellow particles too, the best first."""
-    result = studio.make(job.prompt, job.seed)
+def _write(studio: Studio, job: Job, result: Alignment, every: bool) -> None:
+    """The best picture of a population and its record; with `every` its fellow particles too, the best first."""
     model = studio.model(job.prompt)
     order = result.rewards[0].argsort(descending=True)
     _save(model.images(result.samples[0, order[:1]])[0], job.image)

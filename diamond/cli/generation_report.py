@@ -22,7 +22,7 @@ SHOWN = 20  # prompts in the table
 
 def report(layout: Layout, made_with: dict[str, Any], share: tuple[int, int]) -> None:
     """Says how far the run is, and sums it up where all of it is finished."""
-    records = [read_record(job) for job in layout.jobs]
+    records = [read_record(job, look=False) for job in layout.jobs]
     finished = [record for record in records if record is not None]
     if len(finished) < len(records):
         mine = f"share {share[0]}/{share[1]} is finished"

@@ -20,7 +20,7 @@ from typing import Any
 
 from .outputs import write_json
 
-__all__ = ["Job", "check_same_settings", "process_share", "read_record", "share_of", "write_settings"]
+__all__ = ["Job", "check_same_settings", "claim", "process_share", "read_record", "share_of"]
 
 SETTINGS = "settings.json"
 
@@ -70,8 +70,9 @@ def share_of(jobs: Sequence[Job], share: tuple[int, int]) -> list[Job]:
     return list(jobs[len(jobs) * index // count : len(jobs) * (index + 1) // count])
 
 
-def read_record(job: Job) -> dict[str, Any] | None:
-    """The figures of a finished picture, or None for one that is not finished.
+def read_record(job: Job, look: bool = True) -> dict[str, Any] | None:
+    """The figures of a finished picture, or None for one that is not finished; with `look` all of the picture's file is
+    read, otherwise it is enough that there is one.
 
     Raises:
         ValueError: a picture of another prompt or seed stands in its place.
@@ -80,11 +81,12 @@ def read_record(job: Job) -> dict[str, Any] | None:
 
     try:
         record = json.loads(job.record.read_text(encoding="utf-8"))
-        with Image.open(job.image) as image:
-            image.verify() if image.format == "PNG" else image.load()
+        if look:
+            with Image.open(job.image) as image:
+                image.verify() if image.format == "PNG" else image.load()
     except (OSError, SyntaxError, ValueError):  # PIL calls a broken picture a syntax error
         return None
-    if not isinstance(record, dict):
+    if not isinstance(record, dict) or not job.image.is_file():
         return None
     if (record.get("prompt"), record.get("seed")) != (job.prompt, job.seed):
         raise ValueError(
@@ -118,7 +120,12 @@ def check_same_settings(out: Path, settings: dict[str, Any]) -> None:
     raise ValueError(f"out: {out} holds pictures of other settings ({told}), expected the same; take another folder")
 
 
-def write_settings(out: Path, settings: dict[str, Any]) -> None:
-    """Makes the folder one of pictures that are made in this way."""
+def claim(out: Path, settings: dict[str, Any]) -> None:
+    """Makes the folder one of pictures that are made in this way.
+
+    Raises:
+        ValueError: it has become one of others meanwhile.
+    """
+    check_same_settings(out, settings)
     if not (out / SETTINGS).exists():
         write_json(out / SETTINGS, settings)

@@ -79,7 +79,7 @@ def recipe_from(options: dict[str, Any]) -> tuple[Recipe, Place]:
         raise ValueError("offload: got it on the cpu, where there is nothing to move away from; leave it out")
     place = Place(
         device,
-        device if options["reward_device"] is None else device_named(options["reward_device"]),
+        _reward_device(options["reward_device"], device),
         options["offload"],
         options["chunk"],
         options["decode_chunk"],
@@ -93,6 +93,13 @@ def recipe_from(options: dict[str, Any]) -> tuple[Recipe, Place]:
         **{name: options[name] for name in ("method", "kind", "height", "width", "guidance_scale", "negative_prompt")},
     )
     return recipe, place
+
+
+def _reward_device(name: str | None, otherwise: Any) -> Any:
+    try:
+        return otherwise if name is None else device_named(name)
+    except ValueError as error:
+        raise ValueError(f"reward_{error}") from error
 
 
 def _own_device() -> str | None:

@@ -148,8 +148,10 @@ def _loaded(recipe: Recipe, place: Place, quiet: bool) -> Any:
 
 
 def _hide_bars() -> None:
-    import diffusers
-    import transformers
-
+    try:
+        import diffusers
+        import transformers
+    except ImportError:  # of which loading will speak
+        return
     for package in (diffusers, transformers):
         package.utils.logging.disable_progress_bar()
