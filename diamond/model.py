@@ -134,17 +134,22 @@ def fold_draws(tensor: Tensor, n: int) -> Tensor:
     return tensor if n == 1 else tensor.repeat(n, *[1] * (tensor.ndim - 1))
 
 
-def map_cond(function: Callable[[Tensor], Tensor], cond: Any) -> Any:
-    """Conditioning with `function` applied to each of its tensors: a tensor, a dictionary, tuple or list, or None."""
+def map_cond(function: Callable[[Tensor], Any], cond: Any) -> Any:
+    """Conditioning with `function` applied to each of its tensors: a tensor, a dictionary, tuple or list, or None. A list
+    of strings is one text a row: what `function` makes of the row numbers is made of them."""
     if cond is None:
         return None
     if isinstance(cond, Tensor):
         return function(cond)
     if isinstance(cond, dict):
         return {key: map_cond(function, value) for key, value in cond.items()}
+    if isinstance(cond, (tuple, list)) and cond and all(isinstance(text, str) for text in cond):
+        rows = function(torch.arange(len(cond)))
+        rows = rows.tolist() if isinstance(rows, Tensor) else rows
+        return rows if rows is None else [cond[row] for row in rows]
     if isinstance(cond, (tuple, list)):
         return type(cond)(map_cond(function, value) for value in cond)
-    raise ValueError(f"cond: got {type(cond).__name__}, expected a tensor, or a dict, tuple or list of tensors")
+    raise ValueError(f"cond: got {type(cond).__name__}, expected a tensor, texts, or a dict, tuple or list of them")
 
 
 def repeat_cond(cond: Any, n: int, *, interleave: bool = False) -> Any:

@@ -45,8 +45,9 @@ class Decoded(RewardModule):
             )
         self.reward, self.scorer = reward, Scorer(reward)
         self._decode, self._prompts_of = model.decode, model.prompts_of  # the model is no part of this module
-        if hasattr(reward, "components"):  # a reward of parts is one on latents as well
-            self.components, self.total, self.names = self._components, reward.total, reward.names
+        parts: Any = reward
+        if hasattr(parts, "components"):  # a reward of parts is one on latents as well
+            self.components, self.total, self.names = self._components, parts.total, parts.names
 
     def forward(self, z: Tensor, cond: Any = None) -> Tensor:
         """`(N,)` for latents `(N, *event)`."""

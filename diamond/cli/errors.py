@@ -1,6 +1,6 @@
 """What the user sees of an error: one sentence on stderr and an exit code, no traceback.
 
-Bad input (`ValueError`, and files that are missing or closed to us) ends with code 2, numbers that ran away with 1, and
+Bad input (`ValueError`, files that are missing or closed to us, and packages that are not installed) ends with code 2, numbers that ran away with 1, and
 Ctrl-C with 130. Anything else is a bug, and shows its traceback.
 """
 
@@ -14,7 +14,13 @@ from typer.core import TyperGroup
 
 __all__ = ["Door"]
 
-CODES: dict[type[BaseException], int] = {ValueError: 2, OSError: 2, FloatingPointError: 1, KeyboardInterrupt: 130}
+CODES: dict[type[BaseException], int] = {
+    ValueError: 2,
+    OSError: 2,
+    ImportError: 2,
+    FloatingPointError: 1,
+    KeyboardInterrupt: 130,
+}
 
 
 class Door(TyperGroup):

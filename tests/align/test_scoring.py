@@ -253,3 +253,17 @@ def test_the_failure_of_one_of_several_rewards_keeps_the_places_of_mixed_rows():
     assert torch.equal(caught.value.rewards[[0, 1, 2, 4]], expected[[0, 1, 2, 4]])
     assert caught.value.rewards[[3, 5]].isnan().all()
     assert torch.equal(caught.value.samples, Z)
+
+
+def test_a_reward_reads_the_text_of_each_row(case_a):
+    """Conditioning in words: one text a population, handed on for each particle, in whatever chunks."""
+    wanted = {"left": -1.0, "right": 1.0}
+
+    def reward(z, cond):
+        return z[:, 0] * torch.tensor([wanted[text] for text in cond])
+
+    for chunk in (None, 5):
+        generator = torch.Generator().manual_seed(0)
+        settings = {"batch": 2, "cond": ["left", "right"], "reward_chunk": chunk, "generator": generator}
+        out = align.smc(case_a, reward, particles=16, steps=3, **settings)
+        assert torch.equal(out.rewards, (out.samples[..., 0] * torch.tensor([[-1.0], [1.0]])).to(out.rewards))

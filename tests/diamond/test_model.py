@@ -7,7 +7,7 @@ from diamond.diamond_map import DiamondMap
 from diamond.flow import Flow
 from diamond.flow_map import FlowMap
 from diamond.glass import GlassFlow
-from diamond.model import PosteriorSampler, fold_draws, repeat_cond
+from diamond.model import PosteriorSampler, fold_draws, repeat_cond, slice_cond
 from diamond.nets import ResidualMLP
 
 
@@ -42,6 +42,12 @@ def test_conditioning_is_repeated_member_by_member():
     assert nested["more"][1][1] is None
 
 
+def test_texts_are_rows():
+    assert repeat_cond(["a", "b"], 2) == ["a", "b", "a", "b"]
+    assert repeat_cond(("a", "b"), 2, interleave=True) == ["a", "a", "b", "b"]
+    assert slice_cond({"prompt": ["a", "b", "c"], "size": torch.arange(3)}, slice(1, 3))["prompt"] == ["b", "c"]
+
+
 @pytest.mark.parametrize("interleave", [False, True])
 def test_conditioning_goes_with_its_row(interleave):
     """Folded draws and repeated conditioning stay in step."""
@@ -51,5 +57,5 @@ def test_conditioning_goes_with_its_row(interleave):
 
 
 def test_conditioning_of_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="^cond: got str, expected a tensor, or a dict, tuple or list of tensors"):
+    with pytest.raises(ValueError, match="^cond: got str, expected a tensor, texts, or a dict, tuple or list of them"):
         repeat_cond("a cat", 2)
