@@ -130,8 +130,10 @@ def align(
 ) -> None:
     """Align a model's samples, or a pipeline's pictures, with a reward.
 
-    A model leaves pictures, tensors and figures in one folder. A pipeline leaves one picture for each prompt and seed, the
-    best of its population, with its figures beside it and a summary; the same command goes on where it was stopped.
+    A model leaves pictures, tensors and figures in one folder.
+
+    A pipeline leaves a picture for each prompt and seed, the best of its population, with its figures beside it.
+    The same command goes on where it was stopped, and a summary is written when all are finished.
     """
     if (model is None) == (pipeline is None):
         came = "neither --model nor --pipeline" if model is None else "both --model and --pipeline"

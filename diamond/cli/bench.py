@@ -118,10 +118,12 @@ def bench(
 ) -> None:
     """Make the pictures of a benchmark in the layout that its evaluators read; the same command goes on where it stopped.
 
-    geneval: OUT/00000/metadata.jsonl and OUT/00000/samples/0000.png, 0001.png, ..., as its evaluate_images.py reads them.
-    drawbench, partiprompts: OUT/images/0/00000.png, ... for each sample a flat folder of pictures called after the prompt's
-    number, as evaluations by preference scores read them, and the prompts in OUT/drawbench.json or OUT/partiprompts.json.
-    The figures of a picture stand beside it as JSON; sample k has the seed --seed + k.
+    geneval: OUT/00000/metadata.jsonl and OUT/00000/samples/0000.png, as its evaluate_images.py reads them.
+
+    drawbench, partiprompts: OUT/images/0/00000.png, for each sample a flat folder of pictures by number of the prompt.
+    OUT/drawbench.json or OUT/partiprompts.json holds the prompts in order.
+
+    The figures of a picture stand beside it as JSON. Sample k of every prompt has the seed --seed + k.
     """
     from diamond.validation import check_choice, check_positive
 
