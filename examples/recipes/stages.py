@@ -7,6 +7,7 @@ started again.
 
 from __future__ import annotations
 
+import json
 import time
 
 from collections.abc import Callable
@@ -145,8 +146,7 @@ class Stage:
             if not getattr(limit, "passed", False):
                 raise
             model = self._salvaged(state) if state.is_file() else diamond.load(out)
-        took = time.perf_counter() - began
-        model.metadata |= {"minutes": round(took / 60, 1), "machine": machine()}
+        model.metadata |= {"minutes": round(_seconds_of(out) / 60, 1), "machine": machine()}
         model.save(out)
         return diamond.load(out)
 
@@ -162,6 +162,12 @@ class Stage:
         model.metadata = {**self.metadata, **done}
         print(f"{self.name}: time is up after {header['step']} of {settings['steps']} steps", flush=True)
         return model
+
+
+def _seconds_of(out: Path) -> float:
+    """How long a model was trained, over all starts, as its metrics tell."""
+    rows = Path(f"{out}.metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return json.loads(rows[-1])["seconds"]
 
 
 def machine() -> str:
