@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import copy
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from diamond.model import PosteriorSampler, map_cond, repeat_cond, slice_cond
 from diamond.randomness import SlicedNoise, fresh_generator
@@ -203,10 +202,12 @@ class Population:
 
     def steps(self, times: Tensor, progress: bool, description: str) -> Iterator[tuple[int, float, float]]:
         """The steps `(k, times[k], times[k + 1])` of a grid, behind a bar if asked."""
-        pairs = list(zip(times[:-1].tolist(), times[1:].tolist(), strict=True))
-        hidden = not progress or self.processes.index > 0
-        bar = tqdm(pairs, desc=description, unit="step", disable=hidden, dynamic_ncols=True)
-        return ((k, t, t_next) for k, (t, t_next) in enumerate(bar))
+        pairs: Iterable[tuple[float, float]] = zip(times[:-1].tolist(), times[1:].tolist(), strict=True)
+        if progress and self.processes.index == 0:
+            from tqdm.auto import tqdm  # which complains in notebooks that lack its widget
+
+            pairs = tqdm(list(pairs), desc=description, unit="step", dynamic_ncols=True)
+        return ((k, t, t_next) for k, (t, t_next) in enumerate(pairs))
 
     def report(
         self, callback: Callable[[Step], None] | None, k: int, t: float, x: Tensor, log_w: Tensor, size: Tensor

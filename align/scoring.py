@@ -97,6 +97,13 @@ class Scorer:
                 failure.step = self.step
                 failure.samples, failure.rewards = z.detach(), torch.cat([*found, failure.rewards, missing])
                 raise
+            except RuntimeError as error:
+                if sample.requires_grad and "requires grad" in str(error):  # torch's own words about numpy() and lists
+                    raise ValueError(
+                        f"reward: it takes the samples out of torch, where they have no derivative ({error}); expected a "
+                        "differentiable reward; for a black-box reward take estimator='score'"
+                    ) from error
+                raise
             answers.append(checked_numbers(answer, sample, "reward"))
             named.append(parts)
         self.calls += len(z)

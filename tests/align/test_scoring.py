@@ -267,3 +267,12 @@ def test_a_reward_reads_the_text_of_each_row(case_a):
         settings = {"batch": 2, "cond": ["left", "right"], "reward_chunk": chunk, "generator": generator}
         out = align.smc(case_a, reward, particles=16, steps=3, **settings)
         assert torch.equal(out.rewards, (out.samples[..., 0] * torch.tensor([[-1.0], [1.0]])).to(out.rewards))
+
+
+def test_a_reward_that_leaves_torch_is_told_apart_from_other_failures(case_a):
+    """numpy() on samples that need a derivative is the commonest black box, and torch's own words do not say what to do."""
+    x_t = torch.zeros(2, 2)
+    with pytest.raises(ValueError, match="^reward: it takes the samples out of torch.*take estimator='score'"):
+        align.value_gradient(case_a, lambda z: torch.from_numpy(z.numpy().sum(1)), x_t, 0.5)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        align.value_gradient(case_a, lambda z: (z + torch.zeros(3)).sum(1), x_t, 0.5)
