@@ -20,7 +20,7 @@ from torchvision.utils import make_grid
 
 __all__ = ["BLUE", "COLOURS", "GREY", "INK", "ORANGE", "axes_of", "rows", "sheet", "tidy"]
 
-warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, where its widget is not installed; no bar is shown
+warnings.filterwarnings("ignore", "IProgress not found")  # what tqdm says where its widget is not installed
 
 INK, BLUE, ORANGE, GREY = "#22303c", "#33658a", "#f26419", "#9ca3af"
 COLOURS = (BLUE, ORANGE, "#0f766e", "#6d28d9", "#b45309", GREY, "#be185d")
