@@ -44,6 +44,8 @@ from torch import Tensor
 from diamond.flow import Flow
 from diamond.interpolant import per_sample
 
+from .pushforward import pushforward
+
 __all__ = ["diagonal", "endpoint", "eulerian", "flow_matching", "lagrangian", "mean_flow", "progressive"]
 
 Displace = Callable[[Tensor, Tensor, Tensor], Tensor]  # X_{s,r}(x): (x, s, r) -> (B, *event)
@@ -81,7 +83,7 @@ def diagonal(slope: Velocity, weight: Weight, x: Tensor, s: Tensor, target: Tens
 def lagrangian(displace: Displace, velocity: Velocity, weight: Weight, x: Tensor, s: Tensor, r: Tensor) -> Tensor:
     """`|w(r) (d/dr X_{s,r}(x) - u_r(X_{s,r}(x)))|^2` `(B,)`, the derivative by forward-mode differentiation (LSD). The
     velocity is asked where the map leads, and held fixed (Flow Map Matching, Lagrangian distillation)."""
-    moved, slope = torch.func.jvp(lambda r: displace(x, s, r), (r,), (torch.ones_like(r),))  # type: ignore[misc]
+    moved, slope = pushforward(lambda r: displace(x, s, r), (r,), (torch.ones_like(r),))
     with torch.no_grad():
         target = velocity(moved.detach(), r)
     return mean_square(per_sample(weight(r), x) * (slope - target))
@@ -131,5 +133,4 @@ def endpoint(displace: Displace, weight: Weight, x: Tensor, s: Tensor, r: Tensor
 def _along_path(displace: Displace, x: Tensor, s: Tensor, r: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
     """`X_{s,r}(x)` and its derivative along the path through `x`: `d/ds X + J_x X velocity`, each `(B, *event)`."""
     direction = (velocity.detach(), torch.ones_like(s))
-    moved, rate = torch.func.jvp(lambda x, s: displace(x, s, r), (x, s), direction)  # type: ignore[misc]
-    return moved, rate
+    return pushforward(lambda x, s: displace(x, s, r), (x, s), direction)
