@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from einops import rearrange
 from torch import Tensor, nn
 
 from .network import LatentNetwork
@@ -53,9 +52,8 @@ class FluxNetwork(LatentNetwork):
         scale = None
         if self.network.config.guidance_embeds:
             scale = torch.full((len(x),), self.guidance_scale, device=x.device, dtype=torch.float32)
-        tokens = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=PATCH, q=PATCH)
         output = self.network(
-            hidden_states=tokens,
+            hidden_states=_packed(x),
             timestep=step.to(x.dtype) / self.path.steps,
             guidance=scale,
             pooled_projections=embeddings["pooled"],
@@ -64,12 +62,28 @@ class FluxNetwork(LatentNetwork):
             img_ids=self.picture_places,
             return_dict=False,
         )[0]
-        return rearrange(output, "b (h w) (c p q) -> b c (h p) (w q)", h=x.shape[2] // PATCH, p=PATCH, q=PATCH)
+        return _unpacked(output, x.shape)
 
     def _grid(self, steps: int) -> Tensor:
         rows, columns = self.event_shape[1] // PATCH, self.event_shape[2] // PATCH
         levels = torch.linspace(1, 1 / steps, steps, dtype=torch.float64).tolist()
         return shift_of(self.pipe.scheduler, steps, rows * columns, levels)
+
+
+def _packed(x: Tensor) -> Tensor:
+    """The patches of `(B, C, H, W)`, `(B, tokens, C * 4)`; in two steps, which copy longer runs than one would."""
+    count, channels, rows, columns = x.shape
+    high, wide = rows // PATCH, columns // PATCH
+    bands = x.reshape(count, channels, high, PATCH * columns).transpose(1, 2)  # of PATCH rows each
+    bands = bands.reshape(count, high, channels * PATCH, wide, PATCH)
+    return bands.transpose(2, 3).reshape(count, high * wide, channels * PATCH**2)
+
+
+def _unpacked(tokens: Tensor, shape: torch.Size) -> Tensor:
+    """What :func:`_packed` has packed, `shape` being `(B, C, H, W)`."""
+    high, wide = shape[2] // PATCH, shape[3] // PATCH
+    patches = tokens.reshape(shape[0], high, wide, shape[1], PATCH, PATCH)
+    return patches.permute(0, 3, 1, 4, 2, 5).reshape(shape)
 
 
 class FluxMapNetwork(FluxNetwork):

@@ -18,6 +18,7 @@ again. Its weights are frozen: gradients are those of states.
 from __future__ import annotations
 
 import abc
+import functools
 import math
 
 from collections.abc import Sequence
@@ -54,6 +55,7 @@ class LatentNetwork(Network, abc.ABC):
         prompts: the prompts; `cond` is their numbers.
         guided: whether each sample costs two evaluations.
         path: the path that the network was trained on.
+        network_dtype: the type that the network computes in.
 
     Raises:
         ValueError: no prompts, negative prompts of another number, or a size that does not fit.
@@ -83,6 +85,7 @@ class LatentNetwork(Network, abc.ABC):
         self.guidance_scale = self._usual("guidance_scale") if guidance_scale is None else _finite(guidance_scale)
         self.chunk = None if chunk is None else check_positive("chunk", chunk)
         self.checkpoint = checkpoint
+        self.network_dtype = self.network.dtype
         self.event_shape = self._shape(height, width)
         self.guided = self._guides()
         self.evaluations = 2 if self.guided else 1
@@ -144,16 +147,16 @@ class LatentNetwork(Network, abc.ABC):
         """The velocity `(B, C, H, W)` on the linear path, of states `(B, C, H, W)` at times `t` `(B,)`, given prompts by
         number `(B,)`; further `times` are for networks of two times, and else ignored."""
         numbers = self.prompt_numbers(len(x), cond)
-        size = self.chunk or len(x)
+        again = self.checkpoint and torch.is_grad_enabled() and x.requires_grad
+        ask = functools.partial(checkpoint, self._velocity, use_reentrant=False) if again else self._velocity
+        if self.chunk is None or len(x) <= self.chunk:
+            return ask(x, t, numbers, times)
         parts = []
-        for start in range(0, len(x), size):
-            rows = slice(start, min(start + size, len(x)))
-            given = x[rows], t[rows], None if numbers is None else numbers[rows], tuple(time[rows] for time in times)
-            if self.checkpoint and torch.is_grad_enabled() and x.requires_grad:
-                parts.append(checkpoint(self._velocity, *given, use_reentrant=False))
-            else:
-                parts.append(self._velocity(*given))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        for start in range(0, len(x), self.chunk):
+            rows = slice(start, start + self.chunk)
+            numbered = None if numbers is None else numbers[rows]
+            parts.append(ask(x[rows], t[rows], numbered, tuple(time[rows] for time in times)))
+        return torch.cat(parts)
 
     def prompt_numbers(self, rows: int, cond: Tensor | None) -> Tensor | None:
         """The prompts of a batch, `(rows,)`, or None where there is only one.
@@ -177,14 +180,17 @@ class LatentNetwork(Network, abc.ABC):
         return None if len(self.prompts) == 1 else cond
 
     def _velocity(self, x: Tensor, t: Tensor, numbers: Tensor | None, times: tuple[Tensor, ...]) -> Tensor:
-        device, dtype = self.states_dtype.device, self.network.dtype
+        device, dtype = self.states_dtype.device, self.network_dtype
         here = x.to(device, torch.float32)
         place = self.path.place(t.to(device, torch.float32))
         scaled = here if self.path.prediction == "flow" else here / per_sample(place.size, here)
         given, step = scaled.to(dtype), self._told(place.step, times)
         if self.guided:
             given, step = torch.cat([given, given]), torch.cat([step, step])
-        output = self._ask(given, step, self._rows(len(x), numbers))[:, : self.event_shape[0]].float()
+        output = self._ask(given, step, self._rows(len(x), numbers))
+        if output.shape[1] > self.event_shape[0]:  # variances behind
+            output = output[:, : self.event_shape[0]]
+        output = output.float()
         if self.guided:
             without, output = output.chunk(2)
             output = torch.lerp(without, output, self.guidance_scale)
@@ -196,10 +202,11 @@ class LatentNetwork(Network, abc.ABC):
 
     def _rows(self, count: int, numbers: Tensor | None) -> dict[str, Tensor]:
         """The embeddings of a batch; with guidance the negative ones first, `(2 count, ...)`."""
-        rows = {
-            name: table.expand(count, *table.shape[1:]) if numbers is None else table[numbers.to(table.device)]
-            for name, table in self.embeddings.items()
-        }
+        rows = self.embeddings
+        if numbers is not None:
+            rows = {name: table[numbers.to(table.device)] for name, table in rows.items()}
+        elif count > 1:
+            rows = {name: table.expand(count, *table.shape[1:]) for name, table in rows.items()}
         if not self.guided:
             return rows
         names = [name for name in rows if not name.startswith("negative_")]
