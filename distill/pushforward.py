@@ -40,13 +40,11 @@ class _Moving(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if not args or (function in REFUSED and torch.is_autocast_enabled(args[0].device.type)):
-            return function(*args, **kwargs)
         if function in AFFINE and not kwargs:
             places = [i for i, given in enumerate(args) if _moves(given)]
             if len(places) == 1:
                 return _apply(function, args, places[0])
-        elif function in BENT and _moves(args[0]) and not any(map(_moves, (*args[1:], *kwargs.values()))):
+        elif function in BENT and args and _moves(args[0]) and not any(map(_moves, (*args[1:], *kwargs.values()))):
             return BENT[function](function, *args, **kwargs)
         return function(*args, **kwargs)
 
@@ -92,7 +90,6 @@ def _sum_with_product(function: Any, before: tuple, tangent: Tensor, after: tupl
 
 
 CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
-REFUSED = (*CONVOLUTIONS, functional.group_norm)  # under autocast: see distill.training.precision
 AFFINE: dict[Any, Callable[[Any, tuple, Tensor, tuple], Tensor | None]] = {
     **dict.fromkeys((torch.mul, Tensor.mul, torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm), _product),
     **dict.fromkeys((torch.add, Tensor.add), _sum),

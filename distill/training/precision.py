@@ -1,8 +1,8 @@
 """What the networks compute with: in bfloat16 while everything around them stays in single precision.
 
 Weights, moments and averages are kept in float32, and so are the losses, whitening, and teachers in closed form: only the
-forward calls of the innermost networks run under autocast, and what they return is float32 again. Forward-mode
-differentiation passes through matrix products under autocast, but not through convolutions.
+forward calls of the innermost networks run under autocast, and what they return is float32 again. Forward derivatives pass
+through it by :mod:`distill.pushforward`; torch's own stop at convolutions.
 """
 
 from __future__ import annotations
@@ -57,24 +57,12 @@ def compiled_networks(networks: list[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def half_precision(networks: list[nn.Module], device_type: str) -> Iterator[None]:
-    """Surrounds work in which `networks` run in bfloat16.
-
-    Raises:
-        ValueError: a network cannot be differentiated forward in it.
-    """
+    """Surrounds work in which `networks` run in bfloat16."""
     with ExitStack() as stack:
         for network in networks:
             network.__dict__["forward"] = _half(network.forward, device_type)
             stack.callback(network.__dict__.pop, "forward")
-        try:
-            yield
-        except RuntimeError as error:
-            if not str(error).startswith("Input type") or not any(map(_convolves, networks)):
-                raise
-            raise ValueError(
-                "precision: got 'bf16', but a convolution cannot be differentiated forward in it, as this loss asks; "
-                "expected 'fp32', a loss without such derivatives, or a network without convolutions"
-            ) from error
+        yield
 
 
 def _innermost(model: Any) -> nn.Module | None:
@@ -82,10 +70,6 @@ def _innermost(model: Any) -> nn.Module | None:
     while isinstance(inner := getattr(network, "net", None), Network):
         network = inner
     return network
-
-
-def _convolves(network: nn.Module) -> bool:
-    return any(isinstance(part, nn.modules.conv._ConvNd) for part in network.modules())
 
 
 def _half(forward: Callable[..., Tensor], device_type: str) -> Callable[..., Tensor]:
