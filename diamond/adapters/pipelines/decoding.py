@@ -30,7 +30,7 @@ def decode(pipe: Any, z: Tensor, chunk: int | None = None, recompute: bool = Tru
     for part in z.split(chunk or max(len(z), 1)):
         again = (recompute or _overflows(pipe.vae)) and torch.is_grad_enabled() and z.requires_grad
         parts.append(_Recomputed.apply(part, pipe) if again else _decode(pipe, part))
-    return torch.cat(parts)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class _Recomputed(torch.autograd.Function):
