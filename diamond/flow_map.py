@@ -109,13 +109,14 @@ class FlowMap(Model):
         """`E[z | x_t]`, `(B, *event)`, from the map's diagonal."""
         check_state(x_t, self.event_shape)
         t = as_times(t, x_t)
-        self.nfe += len(x_t) * getattr(self.net, "evaluations", 1)
-        return self.interpolant.denoiser_from_velocity(x_t, t, self.net(x_t, t, cond, times=(t,)))
+        return self.interpolant.denoiser_from_velocity(x_t, t, self.velocity(x_t, t, cond=cond))
 
     def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
-        """The velocity of the probability-flow ODE, `(B, *event)`."""
+        """The velocity of the probability-flow ODE, `(B, *event)`: the network's own, on the map's diagonal."""
         check_state(x_t, self.event_shape)
-        return self.interpolant.velocity_from_denoiser(x_t, as_times(t, x_t), self.denoise(x_t, t, cond=cond))
+        t = as_times(t, x_t)
+        self.nfe += len(x_t) * getattr(self.net, "evaluations", 1)
+        return self.net(x_t, t, cond, times=(t,))
 
     @torch.no_grad()
     def sample(self, n: int, steps: int = 1, *, cond: Any = None, generator: Generator = None) -> Tensor:

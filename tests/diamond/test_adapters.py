@@ -311,7 +311,7 @@ def test_a_pipeline_and_its_folder_are_read_with_their_scheduler(scheduler, pred
     scheduler.save_pretrained(tmp_path / ("." if flat else "scheduler"))
     expected = Flow.from_diffusers(net, scheduler=scheduler)
     flow = Flow.from_diffusers(str(tmp_path))
-    assert flow.net.path.prediction == expected.net.prediction == prediction
+    assert flow.net.path.prediction == expected.net.path.prediction == prediction
     assert torch.equal(flow.velocity(x, 0.3), expected.velocity(x, 0.3))
     if prediction == "v_prediction":
         pipeline = diffusers.DDIMPipeline(unet=net, scheduler=scheduler)

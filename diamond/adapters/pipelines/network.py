@@ -62,7 +62,6 @@ class LatentNetwork(Network, abc.ABC):
     """
 
     backbone: str = "transformer"
-    guidance_parameter: str = "guidance_scale"
     states_dtype: Tensor
 
     def __init__(
@@ -90,6 +89,11 @@ class LatentNetwork(Network, abc.ABC):
         self.guided = self._guides()
         self.evaluations = 2 if self.guided else 1
         self.path = self._path()
+        if negative_prompts is not None and not self.guided:
+            raise ValueError(
+                f"negative_prompt: got {list(negative_prompts)}, but at guidance_scale={self.guidance_scale:g} this "
+                f"{type(pipe).__name__} is not asked without the prompt, expected none"
+            )
         for part in pipe.components.values():
             if isinstance(part, torch.nn.Module):
                 part.requires_grad_(False)
