@@ -194,6 +194,16 @@ def test_what_was_answered_is_not_asked_again(service, images, tmp_path):
     assert len(path.read_text().splitlines()) == 8
 
 
+def test_an_answer_on_another_scale_is_another_answer(service, images, tmp_path):
+    """Even where the question does not name the scale."""
+    service.answer = lambda body: says("5")
+    for asked, scale in enumerate([(0, 10), (0, 5), (4, 10)], 1):
+        assert judge(service, cache=tmp_path / "answers.jsonl", question="{prompt}?", scale=scale)(images[:1]) == 5
+        assert len(service.bodies) == asked
+    with pytest.raises(RewardFailure, match="the judge said '5', expected a number from 0 to 4"):
+        judge(service, cache=tmp_path / "answers.jsonl", question="{prompt}?", scale=(0, 4), retries=0)(images[:1])
+
+
 def test_a_run_that_failed_goes_on_where_it_stopped(service, images, tmp_path):
     path = tmp_path / "answers.jsonl"
     service.answer = lambda body: corner(body) if len(service.bodies) <= 3 else (503, b"gone")
