@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -27,6 +28,9 @@ __all__ = [
 ]
 
 Reward: TypeAlias = Callable[..., Any]  # reward(z) or reward(z, cond) -> (N,), larger is better
+
+
+DEVICES = re.compile(r"(?:same|expected) device|(?:weight|bias) type")  # torch's own words about them
 
 
 class RewardFailure(RuntimeError):
@@ -69,7 +73,8 @@ class Scorer:
         """Rewards `(N,)` of samples `(N, *event)`, in float32, or float64 where the samples are.
 
         Raises:
-            ValueError: the answer is no tensor, has another shape or device, is complex, or holds NaN or +inf.
+            ValueError: the answer is no tensor, has another shape or device, is complex, or holds NaN or +inf; a
+                differentiable reward is asked for and it leaves torch; a module's weights lie on another device.
             RewardFailure: an external judge has gone away; it carries the samples, and the rewards there were.
         """
         return self._score(z, cond, self._ask)[0]
@@ -98,17 +103,32 @@ class Scorer:
                 failure.samples, failure.rewards = z.detach(), torch.cat([*found, failure.rewards, missing])
                 raise
             except RuntimeError as error:
-                if sample.requires_grad and "requires grad" in str(error):  # torch's own words about numpy() and lists
-                    raise ValueError(
-                        f"reward: it takes the samples out of torch, where they have no derivative ({error}); expected a "
-                        "differentiable reward; for a black-box reward take estimator='score'"
-                    ) from error
-                raise
+                reason = self._misuse(error, sample)
+                if reason is None:
+                    raise
+                raise ValueError(f"reward: {reason}") from error
             answers.append(checked_numbers(answer, sample, "reward"))
             named.append(parts)
         self.calls += len(z)
         joined = torch.cat(answers) if len(answers) != 1 else answers[0]
         return joined, {name: torch.cat([parts[name] for parts in named]) for name in (named[0] if named else ())}
+
+    def _misuse(self, error: RuntimeError, z: Tensor) -> str | None:
+        """What is to be said of an error that torch raised in the reward of samples `z`, if its own words do not say it."""
+        if z.requires_grad and "requires grad" in str(error):  # torch's own words about numpy() and lists
+            return (
+                f"it takes the samples out of torch, where they have no derivative ({error}); expected a differentiable "
+                "reward; for a black-box reward take estimator='score'"
+            )
+        reward = getattr(self.reward, "__self__", self.reward)
+        if isinstance(reward, torch.nn.Module) and DEVICES.search(str(error)):
+            for weight in (*reward.parameters(), *reward.buffers()):
+                if weight.device != z.device:
+                    return (
+                        f"its weights are on {weight.device} and the samples on {z.device} ({error}); expected both on one "
+                        f"device; move it there by reward.to('{z.device}')"
+                    )
+        return None
 
     def _ask(self, z: Tensor, cond: Any) -> tuple[Any, dict[str, Tensor]]:
         return (self.reward(z, cond) if self.takes_cond else self.reward(z)), {}
