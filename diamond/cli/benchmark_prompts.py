@@ -51,14 +51,20 @@ def read_table(file: Path) -> list[BenchmarkPrompt]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a table without such a column, or without prompts.
+        ValueError: a table without such a column, one without prompts, or JSON, as GenEval's are.
     """
     lines = read_lines(file, "prompts")
+    if file.suffix.lower() in (".json", ".jsonl"):
+        raise ValueError(
+            f"prompts: {file} is JSON, expected a .csv or .tsv with a column Prompt, or a text of one a line"
+        )
     if file.suffix.lower() not in (".csv", ".tsv"):
         return _some([BenchmarkPrompt(line.strip()) for line in lines if line.strip()], file)
     tabs = file.suffix.lower() == ".tsv"  # where quotation marks are what they look like
     table = csv.DictReader(
-        lines, dialect="excel-tab" if tabs else "excel", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+        (f"{line}\n" for line in lines),  # a prompt between quotation marks may hold several
+        dialect="excel-tab" if tabs else "excel",
+        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
     )
     try:
         columns = [name for name in table.fieldnames or () if name.strip().lower() in ("prompt", "prompts")]

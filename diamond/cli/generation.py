@@ -16,7 +16,7 @@ import typer
 from .generation_report import report
 from .jobs import Job, check_same_settings, claim, process_share, read_record, share_of
 from .layouts import Layout
-from .outputs import check_folder, write_json
+from .outputs import check_folder, drafted, write_json
 from .recipe import Recipe, recipe_from
 
 if TYPE_CHECKING:
@@ -141,13 +141,8 @@ def _versions() -> dict[str, str]:
 
 def _save(image: Image, path: Path) -> None:
     """Writes a picture, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    try:
+    with drafted(path) as draft:
         image.save(draft, "PNG" if path.suffix == ".png" else "JPEG", quality=QUALITY)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _write_texts(texts: dict[Path, str]) -> None:
@@ -155,10 +150,8 @@ def _write_texts(texts: dict[Path, str]) -> None:
     for path, text in texts.items():
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, path)
+        with drafted(path) as draft:
+            draft.write_text(text, encoding="utf-8")
 
 
 def _behind_a_bar(jobs: list[Job], quiet: bool) -> Iterator[Job]:

@@ -51,15 +51,20 @@ def process_share(shard: str | None) -> tuple[int, int]:
     that accelerate or torchrun started.
 
     Raises:
-        ValueError: no such share, or one in addition to that by rank.
+        ValueError: no such share or rank, or a share in addition to that by rank.
     """
-    rank, world = (int(os.environ.get(name, usual)) for name, usual in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise ValueError(
+            f"RANK, WORLD_SIZE: got {rank!r} and {world!r} in the environment, expected a number from 0 and a larger one, "
+            "the process's and that of all processes"
+        )
     if shard is None:
-        return rank, world
+        return int(rank), int(world)
     first, slash, second = shard.partition("/")
     if not (slash and first.isdecimal() and second.isdecimal() and int(first) < int(second)):
         raise ValueError(f"shard: got {shard!r}, expected a share like 0/4, the first of four")
-    if world > 1:
+    if int(world) > 1:
         raise ValueError(f"shard: got {shard!r} in one of {world} processes, which share by rank; leave it out")
     return int(first), int(second)
 

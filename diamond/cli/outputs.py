@@ -6,12 +6,14 @@ import json
 import math
 import os
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
-__all__ = ["check_file", "check_folder", "say_wrote", "write_json"]
+__all__ = ["check_file", "check_folder", "drafted", "say_wrote", "write_json"]
 
 
 def check_file(path: Path, name: str = "out", *inputs: Path) -> Path:
@@ -38,15 +40,23 @@ def check_folder(path: Path, name: str = "out") -> Path:
     return path
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes JSON, whole or not at all; numbers that JSON has not (infinities) become null."""
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write at. What stands there at the end becomes `path` at once; after an error nothing is
+    left of it, and `path` is as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
-        draft.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        yield draft
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes JSON, whole or not at all; numbers that JSON has not (infinities) become null."""
+    with drafted(path) as draft:
+        draft.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def say_wrote(*paths: Path) -> None:

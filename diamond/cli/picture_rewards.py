@@ -63,14 +63,12 @@ def picture_reward(text: str, device: Any = "cpu", network_device: Any = None) -
 
     Raises:
         FileNotFoundError: a network that cannot be had.
-        ValueError: no such reward, one that is not callable, or a package that is missing.
+        ImportError: a package is missing.
+        ValueError: no such reward, or one that is not callable.
     """
     from align.rewards import Combined
 
-    try:
-        made = [(name, _reward(name, device, network_device or device), factor) for factor, name in check_reward(text)]
-    except ImportError as error:
-        raise ValueError(f"reward: {error}") from error
+    made = [(name, _reward(name, device, network_device or device), factor) for factor, name in check_reward(text)]
     if len(made) == 1 and made[0][2] == 1:
         return made[0][1]
     parts: dict[str, tuple[Callable[..., Any], float]] = {}

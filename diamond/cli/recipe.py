@@ -16,11 +16,13 @@ __all__ = ["DTYPES", "Place", "Recipe", "recipe_from"]
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 OF_PIPELINES = {**METHODS, "best-of-n": ("particles", "steps"), "base": ("steps",)}
 PARTICLES = 4
+GIVEN = ("method", "kind", "height", "width", "guidance_scale", "negative_prompt", "glass_steps")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a picture beside its prompt and its seed; plain values, as JSON has them."""
+    """All that decides a picture beside its prompt and its seed; plain values, as JSON has them. None leaves it to the
+    pipeline."""
 
     pipeline: str
     reward: str
@@ -31,7 +33,7 @@ class Recipe:
     width: int | None
     guidance_scale: float | None
     negative_prompt: str | None
-    glass_steps: int
+    glass_steps: int | None
     dtype: str
 
     def described(self) -> dict[str, Any]:
@@ -69,6 +71,11 @@ def recipe_from(options: dict[str, Any]) -> tuple[Recipe, Place]:
     if options["kind"] is not None:
         check_choice("kind", options["kind"], KINDS)
     settings = settings_of(options["method"], options, OF_PIPELINES)
+    if options["glass_steps"] is not None and options["method"] in ("base", "best-of-n"):
+        raise ValueError(
+            f"glass_steps: got {options['glass_steps']} for {options['method']}, which draws by the pipeline's own sampler and "
+            "takes none: leave it out"
+        )
     if "particles" in OF_PIPELINES[options["method"]]:
         settings = {"particles": PARTICLES} | settings
     for name in ("particles", "branch", "steps", "mc"):
@@ -88,9 +95,8 @@ def recipe_from(options: dict[str, Any]) -> tuple[Recipe, Place]:
         pipeline=_checked_pipeline(options["pipeline"]),
         reward=options["reward"].replace(" ", ""),
         settings=settings,
-        glass_steps=options["glass_steps"] or 4,
         dtype=check_choice("dtype", options["dtype"] or ("bf16" if device.type == "cuda" else "fp32"), DTYPES),
-        **{name: options[name] for name in ("method", "kind", "height", "width", "guidance_scale", "negative_prompt")},
+        **{name: options[name] for name in GIVEN},
     )
     return recipe, place
 

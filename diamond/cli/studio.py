@@ -5,8 +5,8 @@ of thousands no more than one prompt's embeddings are in memory, and a picture d
 network and the rewards are loaded once.
 
 `base` and `best-of-n` draw by the pipeline's own sampler; the other methods walk the times that it visits. The noise of a
-picture comes from its seed alone, so that `base` is what the pipeline itself makes of that seed where its sampler is a
-deterministic one, and two prompts share their noise.
+picture comes from its seed alone, so that two prompts share their noise, and `base` is what the pipeline's own call makes of
+that seed where its sampler is Euler's or DDIM's; a flow's `base` is Euler's on the same times where it is another.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Studio:
 
     Raises:
         FileNotFoundError: the pipeline or a reward's network cannot be had.
-        ValueError: a package is missing.
+        ImportError: a package is missing.
     """
 
     def __init__(self, recipe: Recipe, place: Place, quiet: bool = False) -> None:
@@ -103,11 +103,11 @@ class Studio:
         """
         if self._model is None or self._model.prompts != [prompt]:
             self._model = None  # its embeddings go first
+            names = ("negative_prompt", "guidance_scale", "height", "width", "kind", "glass_steps")
+            given = {name: getattr(self.recipe, name) for name in names if getattr(self.recipe, name) is not None}
             self._model = from_pipeline(
-                self.pipe, prompt, chunk=self.place.chunk, decode_chunk=self.place.decode_chunk,
-                **{name: getattr(self.recipe, name)
-                   for name in ("negative_prompt", "guidance_scale", "height", "width", "kind", "glass_steps")},
-            )  # fmt: skip
+                self.pipe, prompt, chunk=self.place.chunk, decode_chunk=self.place.decode_chunk, **given
+            )
         return self._model
 
     def make(self, prompt: str, seed: int) -> Alignment:
@@ -126,20 +126,18 @@ class Studio:
             return replace(result, settings={**result.settings, "steps": sampler.steps})
         usual = inspect.signature(getattr(methods, method)).parameters["steps"].default
         times = model.times(settings.get("steps", usual))
-        return run_method(method, model, reward, **settings, **common, times=times)
+        result = run_method(method, model, reward, **settings, **common, times=times)
+        inner = {"glass_steps": model.steps} if isinstance(model, PipelineFlow) else {}
+        return replace(result, settings={**result.settings, **inner})
 
 
 def _loaded(recipe: Recipe, place: Place, quiet: bool) -> Any:
-    try:
-        if quiet:
-            _hide_bars()
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # of diffusers, which calls the argument `dtype` as well of late
-            pipe = load_pipeline(recipe.pipeline, torch_dtype=getattr(torch, DTYPES[recipe.dtype]))
-    except ImportError as error:
-        raise ValueError(f"pipeline: {error}") from error
+    if quiet:
+        _hide_bars()
+    with warnings.catch_warnings():
+        # of diffusers, which calls the argument `dtype` as well of late
+        warnings.simplefilter("ignore", FutureWarning)
+        pipe = load_pipeline(recipe.pipeline, torch_dtype=getattr(torch, DTYPES[recipe.dtype]))
     pipe.set_progress_bar_config(disable=True)
     if place.offload:
         pipe.enable_model_cpu_offload(device=place.device)

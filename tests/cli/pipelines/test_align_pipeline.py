@@ -130,7 +130,28 @@ def test_few_step_pipelines_too(diamond, here, record, tmp_path_factory):
     for method, more in (("guide", "--particles 1 --mc 1 --steps 1"), ("best-of-n", "--particles 2 --steps 2")):
         line = f"--reward brightness --method {method} {more} --height 32 --width 32 -q --out {method}"
         diamond(f"align --pipeline {folder} --prompt 'a cat' {line}")
-        assert record(f"{method}/00000-a-cat/seed-0.json")["nfe"] > 0
+        figures = record(f"{method}/00000-a-cat/seed-0.json")
+        assert figures["nfe"] > 0 and "glass_steps" not in figures["settings"]
+        assert figures["made_with"]["glass_steps"] is None
+
+
+def test_what_the_user_gave_is_asked_for_and_what_was_used_is_recorded(pictures, record, monkeypatch):
+    from diamond.cli import studio
+
+    asked, made = [], studio.from_pipeline
+    monkeypatch.setattr(studio, "from_pipeline", lambda *_, **given: asked.append(given) or made(*_, **given))
+    usual = "--reward brightness --method guide --particles 1 --steps 1 --mc 1 --height 32 -q"
+    for out, more, given, used in (
+        ("a", "", {}, 4),
+        ("b", "--glass-steps 1 --width 32", {"glass_steps": 1, "width": 32}, 1),
+    ):
+        pictures(f"--prompt 'a cat' --out {out} {more}", usual=usual)
+        assert asked.pop() == {"height": 32, "chunk": None, "decode_chunk": None, **given}
+        figures = record(f"{out}/00000-a-cat/seed-0.json")
+        assert figures["made_with"]["glass_steps"] == given.get("glass_steps")
+        assert figures["settings"]["glass_steps"] == used
+    pictures("--prompt 'a cat' --out c")  # which takes none
+    assert "glass_steps" not in record("c/00000-a-cat/seed-0.json")["settings"]
 
 
 def test_a_pipeline_in_another_type(pictures, record):

@@ -23,6 +23,7 @@ def place(here, saved):
     (here / "blank.txt").write_text("\n  \n# only this\n")
     (here / "binary.txt").write_bytes(b"\xff\xfe\x00cat")
     (here / "odd.jsonl").write_text('{"prompt": "a cat", "tag": "x"}\n{"prompt": 3}\n')
+    (here / "odd.JSON").write_text('["a cat"]')
     (here / "columns.tsv").write_text("Text\tCategory\na cat\tAnimals\n")
     (here / "odd_rewards.py").write_text(REWARDS)
     return {"pipe": saved}
@@ -65,6 +66,8 @@ CASES = {
     "align --pipeline {pipe} --prompt x --chunk 0": "chunk: got 0",
     "align --pipeline {pipe} --prompt x --decode-chunk 0": "decode_chunk: got 0",
     "align --pipeline {pipe} --prompt x --glass-steps 0": "glass_steps: got 0",
+    "align --pipeline {pipe} --prompt x --glass-steps 2": "glass_steps: got 2 for base, which draws by the pipeline's own",
+    "align --pipeline {pipe} --prompt x --method best-of-n --glass-steps 2": "glass_steps: got 2 for best-of-n",
     "align --pipeline {pipe} --prompt x --height 30": "height: got 30, expected a multiple of 8 pixels",
     "align --pipeline {pipe} --prompt x --width -8": "width: got -8",
     "align --pipeline {pipe} --prompt x --kind fast": "kind: got 'fast', expected one of flow, few-step, flow-map",
@@ -87,6 +90,8 @@ CASES = {
     "bench drawbench --prompts odd.jsonl --pipeline {pipe} --format gif": "format: got 'gif'",
     "bench drawbench --prompts odd.jsonl --pipeline {pipe} --samples 0": "samples: got 0",
     "bench drawbench --prompts odd.jsonl --pipeline {pipe} --limit 0": "limit: got 0",
+    "bench drawbench --prompts odd.jsonl --pipeline {pipe}": "odd.jsonl is JSON, expected a .csv or .tsv with a column",
+    "bench partiprompts --prompts odd.JSON --pipeline {pipe}": "odd.JSON is JSON",
     "bench partiprompts --prompts columns.tsv --pipeline {pipe}": "columns.tsv has the columns Text, Category, expected",
     "bench partiprompts --prompts columns.tsv --pipeline nowhere": "columns.tsv",
 }

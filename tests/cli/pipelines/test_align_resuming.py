@@ -124,6 +124,17 @@ def test_the_share_by_rank(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("rank", "world"), [("2", "2"), ("1", "1"), ("0", "0"), ("-1", "2"), ("first", "2"), ("0", "")]
+)
+def test_a_rank_beyond_the_world_is_refused(rank, world, monkeypatch, pictures, here):
+    monkeypatch.setenv("RANK", rank), monkeypatch.setenv("WORLD_SIZE", world)
+    for shard in ("", "--shard 0/2"):
+        said = pictures(f"--prompt x {shard}", code=2).stderr
+        assert f"RANK, WORLD_SIZE: got '{rank}' and '{world}' in the environment, expected" in said
+        assert said.count("\n") == 1 and not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
     ("reward", "code", "finished", "sentence"),
     [
         ("gone", 1, 2, "Error: judge 'j' at http://nowhere: no answer; 2 of 4 pictures are finished in out"),

@@ -71,6 +71,13 @@ def test_drawbench_is_a_flat_folder_a_sample(bench, here, prompt_files, record, 
     assert list((here / "d" / "images").iterdir()) and not [p for p in (here / "d" / "images").iterdir() if p.is_file()]
 
 
+def test_prompts_of_several_lines_stay_whole(bench, here, record):
+    (here / "lines.csv").write_bytes(b'Prompts,Category\r\n"one\r\n\r\nsign, two\r\nlines",Text\r\nplain,Colors\r\n')
+    bench("drawbench --prompts lines.csv --samples 1 --out d")
+    assert record("d/drawbench.json") == ["one\n\nsign, two\nlines", "plain"]
+    assert record("d/images/0/00000.json")["notes"] == {"number": 0, "category": "Text"}
+
+
 def test_partiprompts(bench, prompt_files, record, files):
     bench("partiprompts --prompts parti.tsv --samples 1 --out p")
     assert record("p/partiprompts.json") == ["bond", 'The word "PEACE"']
