@@ -51,7 +51,7 @@ def card_of(model: Any, name: str, recipe: Recipe, figures: dict[str, Any]) -> s
         f"without the held-out one. {recipe.source}", "",
         "## Recipe", "",
         f"`python -m examples.recipes.{recipe.data}`: {known['steps']} steps{planned}, seed {known['seed']}, {told}; width "
-        f"{recipe.width}, {count:,} parameters, trained in single precision and stored in half; {known['minutes']} minutes "
+        f"{recipe.width}, {count:,} parameters, kept in single precision while trained and stored in half; {known['minutes']} minutes "
         f"on {known['machine']}. Labels were left out at random, so that `cond=None` samples without a class.", "",
         "## Figures", "", *_figures(figures), "",
         "## Limits", "",
