@@ -2,60 +2,25 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .method_options import (
-    Antithetic,
-    Branch,
-    Chunk,
-    Correct,
-    EssThreshold,
-    Estimator,
-    Eta,
-    GlassSteps,
-    Keep,
-    Mc,
-    Method,
-    Particles,
-    Potential,
-    Proposal,
-    ProposalStrength,
-    Resampling,
-    Rho,
-    Scale,
-    Steps,
-    Strength,
-    TemperingShare,
-)
+from .method_options import Chunk, Method
 from .options import DataName, Device, Quiet, Root, Seed, model_file
-from .pipeline_options import (
-    AllParticles,
-    DecodeChunk,
-    Dtype,
-    GuidanceScale,
-    Height,
-    Kind,
-    NegativePrompt,
-    Offload,
-    PipelineName,
-    RewardDevice,
-    Shard,
-    Width,
-    refuse_given,
-)
+from .pipeline_options import PipelineName, refuse_given
+from .shared_options import of_methods, of_pipelines, takes
 
 __all__ = ["align"]
 
 OF_MODELS = ("batch", "label", "data", "root", "seed")
-OF_PIPELINES = (
-    "prompt", "prompt_file", "seeds", "negative_prompt", "guidance_scale", "height", "width", "kind", "decode_chunk",
-    "dtype", "offload", "reward_device", "shard", "all_particles",
-)  # fmt: skip
+OF_PIPELINES = ("prompt", "prompt_file", "seeds", *signature(of_pipelines).parameters)
 
 
+@takes(of_methods, before="batch")
+@takes(of_pipelines, before="device")
 def align(
     context: typer.Context,
     reward: Annotated[
@@ -87,25 +52,6 @@ def align(
     seeds: Annotated[str, typer.Option(help="A pipeline's picture for each: 7, 0..3 or 0,2,5..7.")] = "0",
     method: Method = "smc",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
-    particles: Particles = None,
-    steps: Steps = None,
-    mc: Mc = None,
-    branch: Branch = None,
-    rho: Rho = None,
-    antithetic: Antithetic = False,
-    proposal: Proposal = None,
-    proposal_strength: ProposalStrength = None,
-    keep: Keep = None,
-    tempering: TemperingShare = None,
-    potential: Potential = None,
-    resampling: Resampling = None,
-    ess_threshold: EssThreshold = None,
-    estimator: Estimator = None,
-    scale: Scale = None,
-    strength: Strength = None,
-    eta: Eta = None,
-    correct: Correct = False,
-    glass_steps: GlassSteps = None,
     batch: Annotated[int, typer.Option(help="A model's independent populations.")] = 1,
     chunk: Chunk = None,
     label: Annotated[
@@ -114,19 +60,9 @@ def align(
     data: DataName = None,
     root: Root = None,
     seed: Seed = 0,
-    negative_prompt: NegativePrompt = None,
-    guidance_scale: GuidanceScale = None,
-    height: Height = None,
-    width: Width = None,
-    kind: Kind = None,
-    decode_chunk: DecodeChunk = None,
-    dtype: Dtype = None,
-    offload: Offload = False,
-    reward_device: RewardDevice = None,
-    shard: Shard = None,
-    all_particles: AllParticles = False,
     device: Device = None,
     quiet: Quiet = False,
+    **_: Any,
 ) -> None:
     """Align a model's samples, or a pipeline's pictures, with a reward.
 

@@ -3,48 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .method_options import (
-    Antithetic,
-    Branch,
-    Chunk,
-    Correct,
-    EssThreshold,
-    Estimator,
-    Eta,
-    GlassSteps,
-    Keep,
-    Mc,
-    Method,
-    Particles,
-    Potential,
-    Proposal,
-    ProposalStrength,
-    Resampling,
-    Rho,
-    Scale,
-    Steps,
-    Strength,
-    TemperingShare,
-)
+from .method_options import Chunk, Method
 from .options import Device, Quiet, Seed
-from .pipeline_options import (
-    AllParticles,
-    DecodeChunk,
-    Dtype,
-    GuidanceScale,
-    Height,
-    Kind,
-    NegativePrompt,
-    Offload,
-    PictureReward,
-    RewardDevice,
-    Shard,
-    Width,
-)
+from .pipeline_options import PictureReward
+from .shared_options import of_methods, of_pipelines, takes
 
 __all__ = ["BENCHMARKS", "bench"]
 
@@ -52,6 +18,8 @@ BENCHMARKS = ("geneval", "drawbench", "partiprompts")
 ENDINGS = ("png", "jpg")
 
 
+@takes(of_methods, before="chunk")
+@takes(of_pipelines, before="device")
 def bench(
     context: typer.Context,
     benchmark: Annotated[str, typer.Argument(help="geneval, drawbench or partiprompts.", show_default=False)],
@@ -81,40 +49,11 @@ def bench(
         str, typer.Option("--format", help="png or jpg; GenEval reads png, HPSv2's evaluation of DrawBench jpg.")
     ] = "png",
     method: Method = "smc",
-    particles: Particles = None,
-    steps: Steps = None,
-    mc: Mc = None,
-    branch: Branch = None,
-    rho: Rho = None,
-    antithetic: Antithetic = False,
-    proposal: Proposal = None,
-    proposal_strength: ProposalStrength = None,
-    keep: Keep = None,
-    tempering: TemperingShare = None,
-    potential: Potential = None,
-    resampling: Resampling = None,
-    ess_threshold: EssThreshold = None,
-    estimator: Estimator = None,
-    scale: Scale = None,
-    strength: Strength = None,
-    eta: Eta = None,
-    correct: Correct = False,
-    glass_steps: GlassSteps = None,
     chunk: Chunk = None,
     seed: Seed = 0,
-    negative_prompt: NegativePrompt = None,
-    guidance_scale: GuidanceScale = None,
-    height: Height = None,
-    width: Width = None,
-    kind: Kind = None,
-    decode_chunk: DecodeChunk = None,
-    dtype: Dtype = None,
-    offload: Offload = False,
-    reward_device: RewardDevice = None,
-    shard: Shard = None,
-    all_particles: AllParticles = False,
     device: Device = None,
     quiet: Quiet = False,
+    **_: Any,
 ) -> None:
     """Make the pictures of a benchmark in the layout that its evaluators read; the same command goes on where it stopped.
 
