@@ -10,6 +10,8 @@ import torch
 
 from torch import Tensor
 
+from .half_gradients import HalfGradients
+
 __all__ = ["decode"]
 
 
@@ -52,7 +54,8 @@ class _Recomputed(torch.autograd.Function):
 def _decode(pipe: Any, z: Tensor) -> Tensor:
     config = pipe.vae.config
     mean, std = config.get("latents_mean"), config.get("latents_std")
-    latents = z.to(pipe._execution_device)
+    gradients = HalfGradients(torch.float32 if _overflows(pipe.vae) else pipe.vae.dtype)
+    latents = gradients.enter(z.to(pipe._execution_device))
     if mean is not None and std is not None:
         mean, std = (torch.tensor(value).view(1, -1, 1, 1).to(latents) for value in (mean, std))
         latents = latents * std / config.scaling_factor + mean
@@ -60,7 +63,7 @@ def _decode(pipe: Any, z: Tensor) -> Tensor:
         latents = latents / config.scaling_factor + (config.get("shift_factor") or 0.0)
     with _wide(pipe.vae):
         images = pipe.vae.decode(latents.to(pipe.vae.dtype), return_dict=False)[0]
-    return images.float().clamp(-1, 1).to(z.device)
+    return gradients.leave(images.float()).clamp(-1, 1).to(z.device)
 
 
 def _overflows(vae: Any) -> bool:

@@ -12,7 +12,8 @@ label, so that particles never carry copies of embeddings.
 were trained on their guidance (Flux, Sana-Sprint, latent consistency models) are told the scale instead.
 
 **Number types.** States are float32 throughout, the network computes in its own type, and what it returns is float32
-again. Its weights are frozen: gradients are those of states.
+again. Its weights are frozen: gradients are those of states, kept in range where the network computes in float16
+(:mod:`~diamond.adapters.pipelines.half_gradients`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from ...interpolant import Linear, per_sample
 from ...nets import Network
 from ...validation import check_positive
 from ..diffusers_path import TrainedPath
+from .half_gradients import HalfGradients
 
 __all__ = ["LatentNetwork"]
 
@@ -117,7 +119,7 @@ class LatentNetwork(Network, abc.ABC):
 
     @abc.abstractmethod
     def _grid(self, steps: int) -> Tensor:
-        """Our times `(steps + 1,)` at which the pipeline's own sampler stands, in float64, ending at 1."""
+        """Our times `(K + 1,)` at which the pipeline's own sampler stands, rising, in float64, ending at 1."""
 
     def _guides(self) -> bool:
         return self.guidance_scale > 1
@@ -139,7 +141,8 @@ class LatentNetwork(Network, abc.ABC):
         return getattr(self.pipe, self.backbone)
 
     def times(self, steps: int) -> Tensor:
-        """The times `(steps + 1,)` from noise to data that the pipeline's own sampler visits, in float64."""
+        """The times `(K + 1,)` from noise to data that the pipeline's own sampler visits, in float64; K is `steps`, but for
+        schedulers that stand at more."""
         return self._grid(check_positive("steps", steps))
 
     def begin(self, noise: Tensor, steps: int) -> Tensor:
@@ -188,7 +191,8 @@ class LatentNetwork(Network, abc.ABC):
         here = x.to(device, torch.float32)
         place = self.path.place(t.to(device, torch.float32))
         scaled = here if self.path.prediction == "flow" else here / per_sample(place.size, here)
-        given, step = scaled.to(dtype), self._told(place.step, times)
+        gradients = HalfGradients(dtype)
+        given, step = gradients.enter(scaled).to(dtype), gradients.enter(self._told(place.step, times))
         if self.guided:
             given, step = torch.cat([given, given]), torch.cat([step, step])
         output = self._ask(given, step, self._rows(len(x), numbers))
@@ -198,6 +202,7 @@ class LatentNetwork(Network, abc.ABC):
         if self.guided:
             without, output = output.chunk(2)
             output = torch.lerp(without, output, self.guidance_scale)
+        output = gradients.leave(output)
         velocity = -output if self.path.prediction == "flow" else self.path.velocity(scaled, output, t, place)
         return velocity.to(x.device, x.dtype)
 

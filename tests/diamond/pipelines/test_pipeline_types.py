@@ -6,6 +6,7 @@ import torch
 import align
 
 from align.rewards import Brightness, Decoded
+from diamond.adapters.pipelines.half_gradients import HalfGradients
 from examples.tiny_pipelines import PIPELINES
 
 quiet = pytest.mark.filterwarnings("ignore::diamond.degeneracy.DegenerateWeights")
@@ -94,3 +95,41 @@ def test_samples_in_half_precision_are_those_of_the_pipeline(name, fresh, model_
     given = pipe._pack_latents(noise, 1, *noise.shape[1:]) if name == "flux" else noise
     expected = own_call(pipe, name, "a cat", 3, latents=given.bfloat16())
     assert gap(model_of(name, pipe=pipe).sample(1, 3, generator=seeded(1)), expected.float()) < 0.05
+
+
+@pytest.mark.parametrize(("name", "checkpoint"), [("flux", True), ("stable-diffusion", False)])
+def test_gradients_in_float16_keep_their_digits_whatever_their_size(name, checkpoint, fresh, model_of, seeded):
+    """Of the reward at any scale, and of a sample that counts for little beside its neighbour in the micro-batch."""
+    side = 64 if name == "flux" else 16
+    pipes = [fresh(name).to(torch.float16), fresh(name).to(torch.float16).to(torch.float32)]
+    models = []
+    for pipe in pipes:
+        pipe.vae.register_to_config(force_upcast=False)
+        models.append(model_of(name, pipe=pipe, checkpoint=checkpoint, chunk=2, height=side, width=side))
+    start = torch.randn(3, *models[0].event_shape, generator=seeded(1))
+    weights = torch.randn(3, 3, side, side, generator=seeded(2)) * torch.tensor([1.0, 1e-5, 0.0])[:, None, None, None]
+
+    def gradient(model, scale):
+        x = start.clone().requires_grad_()
+        images = model.decode(model.denoise(x, torch.tensor([0.5, 0.7, 0.9])))
+        return torch.autograd.grad(scale * (weights * images).mean(), x)[0]
+
+    half, single = (gradient(model, 1.0) for model in models)
+    for row in range(2):
+        assert gap(half[row], single[row]) < 0.03
+    assert half.isfinite().all() and bool((half[2] == 0).all())
+    for scale in (2.0**-7, 2.0**13):
+        assert torch.equal(gradient(models[0], scale), scale * half)  # powers of two, so that nothing is rounded
+
+
+@pytest.mark.parametrize("size", [1.0, 2.0**-10, 1e-9])
+def test_first_and_second_derivatives_of_a_cube_in_float16(size, seeded):
+    x = torch.rand(3, 5, generator=seeded(1)).half().float().requires_grad_()
+    gradients = HalfGradients(torch.float16)
+    cube = size * gradients.leave((gradients.enter(x).half() ** 3).float()) + 0.0 * x
+    (slope,) = torch.autograd.grad(cube.sum(), x, retain_graph=True)
+    torch.testing.assert_close(slope, 3 * size * x.detach() ** 2, rtol=2e-3, atol=0)
+    if size > 1e-4:  # there again it is what float16 holds
+        (slope,) = torch.autograd.grad(cube.sum(), x, create_graph=True)
+        (bend,) = torch.autograd.grad(slope.sum(), x)
+        torch.testing.assert_close(bend, 6 * size * x.detach(), rtol=2e-3, atol=0)
