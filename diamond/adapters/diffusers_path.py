@@ -132,7 +132,7 @@ def log_snr_of(scheduler: Any) -> list[float]:
     """`log abar_k / (1 - abar_k)` of a scheduler's steps, DDPM's of diffusers without one.
 
     Raises:
-        ValueError: it has no table of them.
+        ValueError: it has no table of them, or tells its networks something else than their numbers.
     """
     if scheduler is None:
         from diffusers import DDPMScheduler
@@ -142,6 +142,12 @@ def log_snr_of(scheduler: Any) -> list[float]:
     if kept is None:
         raise ValueError(
             f"scheduler: got a {type(scheduler).__name__}, expected one with alphas_cumprod, or prediction='flow'"
+        )
+    config = scheduler.config
+    if config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction":
+        raise ValueError(
+            f"scheduler: got a {type(scheduler).__name__} of timestep_type='continuous', which tells its network noise "
+            "levels, expected 'discrete'"
         )
     signal = kept.double().cpu().clone()
     if not 0 < signal[-1] < signal[-2]:  # a last step without signal, which has no logarithm

@@ -66,8 +66,8 @@ class _Pictures:
         return [to_pil_image(image) for image in levels]
 
     def times(self, steps: int) -> Tensor:
-        """The times `(steps + 1,)` that the pipeline's own sampler visits, shifted as its scheduler has it; but the first
-        is 0, where every algorithm starts."""
+        """The times `(K + 1,)` that the pipeline's own sampler visits, shifted as its scheduler has it; but the first is 0,
+        where every algorithm starts. K is `steps`, but for schedulers that stand at more."""
         times = self.network.times(steps)
         return torch.cat([times.new_zeros(1), times[1:]])
 
@@ -91,8 +91,11 @@ class PipelineFlow(_Pictures, GlassFlow):
 
     @torch.no_grad()
     def sample(self, n: int = 1, steps: int = 28, *, cond: Tensor | None = None, generator: Generator = None) -> Tensor:
-        """`n` latents `(n, C, h, w)`, by Euler's method on the pipeline's own times: what its own deterministic sampler
-        gives from the same noise."""
+        """`n` latents `(n, C, h, w)`, by Euler's method on the pipeline's own times.
+
+        From the same noise it is the pipeline's own picture where its sampler is Euler's, DDIM's, or DPM-Solver's of order
+        1. Samplers of higher order (PNDM, DPM-Solver++, Heun) and random ones give another, of the same model; a scheduler
+        that stops a little before the data (`set_alpha_to_one=False`) leaves its last noise in it."""
         times = self.network.times(steps).to(self.device)
         x = self.network.begin(self.prior(check_positive("n", n), generator=generator), steps)
         return euler(lambda x, t: self.velocity(x, t, cond=cond), x, times)
@@ -124,7 +127,8 @@ class PipelineMap(_Pictures, WeightedDiamondMap):
     @torch.no_grad()
     def sample(self, n: int = 1, steps: int = 1, *, cond: Tensor | None = None, generator: Generator = None) -> Tensor:
         """`n` latents `(n, C, h, w)`, by `steps` jumps to the data, between which noise is added afresh (multistep
-        consistency sampling), on the pipeline's own times."""
+        consistency sampling), on the pipeline's own times: the pipeline's own picture from the same seed where its sampler
+        is that one (Sana-Sprint's, latent consistency models')."""
         times = self.network.times(steps).to(self.device)
         x = self.network.begin(self.prior(check_positive("n", n), generator=generator), steps)
         for t, t_next in zip(times[:-1].to(x.dtype), times[1:].to(x.dtype), strict=True):

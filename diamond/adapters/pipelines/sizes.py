@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 from typing import Any
 
@@ -31,20 +32,25 @@ def shift_of(scheduler: Any, steps: int, tokens: int, levels: list[float] | None
     levels, which it shifts by its own rule. The scheduler is not touched.
 
     Raises:
-        ValueError: a scheduler of another kind.
+        ValueError: a scheduler of another kind, or one that takes other steps, or takes them from data to noise.
     """
-    if "FlowMatch" not in type(scheduler).__name__ and not scheduler.config.get("use_flow_sigmas"):
-        raise ValueError(f"scheduler: got a {type(scheduler).__name__}, expected a flow-matching one")
+    name = type(scheduler).__name__
+    if not ("FlowMatch" in name or "FlowMap" in name or scheduler.config.get("use_flow_sigmas")):
+        raise ValueError(f"scheduler: got a {name}, expected a flow-matching one")
     own, shift = copy.deepcopy(scheduler), {}
     if own.config.get("use_dynamic_shifting"):
         shift["mu"] = _dynamic_shift(own.config, tokens)
     if levels is not None and not own.config.get("use_flow_sigmas"):
+        if "sigmas" not in inspect.signature(own.set_timesteps).parameters:
+            raise ValueError(f"scheduler: got a {name}, which takes no noise levels, expected one that does")
         own.set_timesteps(sigmas=levels, device="cpu", **shift)
     else:
         own.set_timesteps(steps, device="cpu", **shift)
     times = 1 - own.sigmas.double()
     if len(times) != steps + 1:
-        raise ValueError(f"scheduler: got a {type(own).__name__} that takes {len(times) - 1} steps for {steps}")
+        raise ValueError(f"scheduler: got a {name} that takes {len(times) - 1} steps for {steps}, expected as many")
+    if not bool((times.diff() > 0).all()):
+        raise ValueError(f"scheduler: got a {name} whose noise levels do not fall, expected one from noise to data")
     return times.clamp(0, 1)
 
 

@@ -1,7 +1,10 @@
 """Stable Diffusion 1, 2 and XL and their few-step forms: a U-Net on a variance-preserving path, seen on the linear one.
 
-On the linear path Euler's method with the scheduler's own times is its deterministic sampler (DDIM), step by step, because
-both carry the two means along. Their schedules keep a little signal at the noisiest step, at which their samplers start as
+On the linear path Euler's method with the scheduler's own times is DDIM, step by step, because both carry the two means
+along; and so are Euler's sampler of diffusers and DPM-Solver of order 1. Of other samplers only the times are taken: of
+those of higher order (PNDM, which Stable Diffusion 1.5 is published with, DPM-Solver++, Heun), and of those that draw noise
+on the way. The end is always the clean data, where a scheduler may stop a little before (`set_alpha_to_one=False`,
+`final_sigmas_type="sigma_min"`). Their schedules keep a little signal at the noisiest step, at which their samplers start as
 if it were none: so does :meth:`begin`.
 
 References:
@@ -80,6 +83,11 @@ class StableDiffusionNetwork(LatentNetwork):
 
     def _scheduler(self, steps: int) -> Any:
         own = copy.deepcopy(self.pipe.scheduler)
+        if own.config.get("interpolation_type", "linear") != "linear":
+            raise ValueError(
+                f"scheduler: got a {type(own).__name__} of interpolation_type={own.config.interpolation_type!r}, whose "
+                "noise levels are not those of its steps, expected 'linear'"
+            )
         own.set_timesteps(steps, device="cpu")
         return own
 

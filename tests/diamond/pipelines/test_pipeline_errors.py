@@ -12,7 +12,7 @@ import diamond
 
 from align.rewards import Brightness, Decoded
 from diamond.adapters.pipelines import FAMILIES, LatentNetwork, load_pipeline
-from examples.tiny_pipelines import CALLS
+from examples.tiny_pipelines import CALLS, NOISE
 
 NAME = "stable-diffusion"
 
@@ -168,6 +168,23 @@ def test_reading_a_pipeline_leaves_the_global_random_state(folder):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_schedulers_that_tell_their_networks_something_else(fresh, model_of):
+    """Noise levels in place of steps, or steps that are not those of their noise levels."""
+    import diffusers
+
+    pipe = fresh(NAME)
+    pipe.scheduler = diffusers.EulerDiscreteScheduler(
+        timestep_type="continuous", prediction_type="v_prediction", sigma_min=0.002, sigma_max=700.0, **NOISE
+    )
+    with pytest.raises(ValueError, match="^scheduler: got a EulerDiscreteScheduler of timestep_type='continuous'"):
+        model_of(NAME, pipe=pipe)
+    pipe.scheduler = diffusers.EulerDiscreteScheduler(interpolation_type="log_linear", **NOISE)
+    model = model_of(NAME, pipe=pipe)
+    for call in (model.times, lambda steps: model.sample(1, steps)):
+        with pytest.raises(ValueError, match="^scheduler: got a EulerDiscreteScheduler of interpolation_type='log_li"):
+            call(3)
+
+
 def test_schedulers_without_levels_are_refused(fresh, model_of):
     import diffusers
 
@@ -175,6 +192,13 @@ def test_schedulers_without_levels_are_refused(fresh, model_of):
     pipe.scheduler = diffusers.DDPMScheduler()
     with pytest.raises(ValueError, match="^scheduler: got a DDPMScheduler, expected a flow-matching one"):
         model_of("flux", pipe=pipe).sample(1, 2)
+    for scheduler, message in (
+        (diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True), "whose noise levels do not fall, expected"),
+        (diffusers.FlowMatchHeunDiscreteScheduler(), "which takes no noise levels, expected"),
+    ):
+        pipe.scheduler = scheduler
+        with pytest.raises(ValueError, match=f"^scheduler: got a {type(scheduler).__name__}.* {message}"):
+            model_of("flux", pipe=pipe).times(4)
     with pytest.raises(ValueError, match="^steps: got 0"):
         model_of("flux").sample(1, 0)
     with pytest.raises(ValueError, match="^n: got 0"):

@@ -1,9 +1,12 @@
-"""The samples of a pipeline's model are those of the pipeline itself, from the same seed."""
+"""The samples of a pipeline's model are those of the pipeline itself, from the same seed, where its sampler is a first-order
+one; and near them where it is not."""
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+
+import diamond
 
 from examples.tiny_pipelines import NOISE
 
@@ -118,6 +121,52 @@ def test_schedulers(kind, fresh, model_of, own_call, seeded, close):
     close(model.sample(1, 5, generator=seeded(3)), expected, LIMITS.get(kind, 1e-5))
 
 
+PUBLISHED = {  # with Stable Diffusion 1.5, and how far from its own samples ours are, relative to them
+    "its scheduler, of fourth order": (
+        diffusers.PNDMScheduler(skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1, **NOISE), 1e-3, 0.05
+    ),
+    "DDIM, which stops a step before the data": (
+        diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1, **NOISE), 1e-4, 2e-3
+    ),
+    "DPM-Solver of order 1": (
+        diffusers.DPMSolverMultistepScheduler(solver_order=1, steps_offset=1, **NOISE), 0.0, 1e-5
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_samples_beside_other_samplers(kind, fresh, model_of, own_call, seeded):
+    """Theirs are of the same model, but not the same: the gap is that of their order, or of the noise that they leave."""
+    scheduler, least, most = PUBLISHED[kind]
+    pipe = fresh("stable-diffusion")
+    pipe.scheduler = scheduler
+    expected = own_call(pipe, "stable-diffusion", "a cat", 10, guidance_scale=7.5, generator=seeded(3))
+    found = model_of("stable-diffusion", pipe=pipe, guidance_scale=7.5).sample(1, 10, generator=seeded(3))
+    assert least <= float((found - expected).norm() / expected.norm()) < most
+
+
+def test_noise_that_a_scheduler_leaves(fresh, model_of, own_call, seeded, close):
+    """With `set_alpha_to_one=False` the last state is that of the first step of the training, not the data."""
+    pipe = fresh("stable-diffusion")
+    pipe.scheduler = PUBLISHED["DDIM, which stops a step before the data"][0]
+    theirs = own_call(pipe, "stable-diffusion", "a cat", 1, guidance_scale=7.5, generator=seeded(3))
+    model = model_of("stable-diffusion", pipe=pipe, guidance_scale=7.5)
+    found = model.sample(1, 1, generator=seeded(3))
+    start = torch.randn(1, *model.event_shape, generator=seeded(3))
+    at, end = (float(pipe.scheduler.alphas_cumprod[step]) for step in (1, 0))
+    noise = (start - at**0.5 * found) / (1 - at) ** 0.5
+    close(end**0.5 * found + (1 - end) ** 0.5 * noise, theirs, 1e-4)
+
+
+def test_levels_of_a_flow_map_are_those_of_a_flow(fresh, model_of, seeded):
+    pipe = fresh("flux")
+    pipe.scheduler = diffusers.FlowMapEulerDiscreteScheduler(shift=3.0)
+    model = model_of("flux", pipe=pipe, kind="flow-map")
+    levels = np.linspace(1, 0, 5)
+    np.testing.assert_allclose(model.times(4), 1 - 3 * levels / (1 + 2 * levels), rtol=0, atol=1e-12)
+    assert model.sample(1, 2, generator=seeded(1)).isfinite().all()
+
+
 def test_levels_of_a_flow_in_other_schedulers(fresh, model_of):
     """Sana's published scheduler, whose levels are a flow's, but which tells its network whole steps."""
     pipe = fresh("sana")
@@ -157,6 +206,18 @@ def test_turbo_in_one_step_is_a_flow_and_a_map(kind, loaded, model_of, own_call,
     name = "stable-diffusion-xl-turbo"
     expected = own_call(loaded(name), name, "a cat", 1, generator=seeded(4))
     close(model_of(name, kind=kind).sample(1, 1, generator=seeded(4)), expected)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("sana", 1), ("sana-sprint", 2)])
+def test_sana_instructs_its_text_encoder_as_the_pipeline_does(name, steps, loaded, seeded, close):
+    """The pipelines' own default calls put an instruction before the prompt; nothing is given here."""
+    sides = {"height": 64, "width": 64}
+    own = {**sides, "num_inference_steps": steps, "output_type": "latent", "use_resolution_binning": False}
+    expected = loaded(name)("a cat", generator=seeded(2), **own).images
+    model = diamond.from_pipeline(loaded(name), "a cat", **sides)
+    close(model.sample(1, steps, generator=seeded(2)), expected)
+    bare = diamond.from_pipeline(loaded(name), "a cat", complex_human_instruction=None, **sides)
+    assert float((bare.sample(1, steps, generator=seeded(2)) - expected).abs().max()) > 1e-3
 
 
 def test_usual_sizes_and_guidance_are_the_pipelines(name, loaded, model_of, seeded):

@@ -104,6 +104,23 @@ def test_velocities_are_outputs_of_the_network_and_back(name, scale, loaded, mod
     assert float(slopes[1].std()) > 0.01
 
 
+@pytest.mark.parametrize("name", ["stable-diffusion", "stable-diffusion-xl-turbo"])
+def test_means_of_pure_noise_are_those_of_the_noisiest_step(name, loaded, model_of, seeded, close):
+    """Where the training has no step, at t = 0 and a little after, its last one stands for the signal in the quotient."""
+    pipe = loaded(name)
+    model = model_of(name, guidance_scale=1.0)
+    held = pipe.scheduler.alphas_cumprod[999].double().sqrt()
+    t = torch.tensor([0.0, 0.5 * float(held) / (1 + float(held))])
+    x = torch.randn(2, *model.event_shape, generator=seeded(1))
+    size = (t.square() + (1 - t).square()).sqrt().reshape(2, 1, 1, 1)
+    output = asked(pipe, name, x / size, torch.tensor([999.0, 999.0]), 1.0, ["a cat"] * 2)
+    mean = ((x / size).double() - (1 - held**2).sqrt() * output) / held
+    close(model.denoise(x, t), mean.float(), 5e-5)
+    assert float(mean.std()) > 1
+    velocity = mean - x  # x at t = 0 is all noise
+    close(model.velocity(x, t)[0], velocity[0].float(), 5e-5)
+
+
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_conversions_back_and_forth_in_double_precision(prediction, path, seeded):
     """From outputs to both means and back, on any path, where neither is divided by nothing."""
