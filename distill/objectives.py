@@ -23,7 +23,7 @@ from diamond.validation import check_choice
 from .fingerprints import fingerprint_of_model
 from .losses import diagonal, endpoint, eulerian, flow_matching, lagrangian, mean_flow, progressive
 from .problems import FlowProblem, PosteriorProblem, Problem, trajectory
-from .shares import LOSSES, Shares, shares_of
+from .shares import LOSSES, Shares, shares_of, usual_loss
 from .times import LATEST, QUANTILES, draw_times, inner_grid, inner_pairs
 from .weighting import Weighting, make_weighting
 
@@ -93,7 +93,7 @@ class MapObjective:
         teacher: the frozen model; None where data alone supervise.
         loss: "lsd", the Lagrangian identity; "esd", the Eulerian; "psd", the semigroup; "meanflow", that of the mean
             velocity; or "trajectory", a regression on the teacher's ODE, integrated once for `reuse` steps of the
-            student. See :mod:`distill.losses`.
+            student. See :mod:`distill.losses`. The last by default, and the first without a teacher.
         off_diagonal, from_zero, to_one: shares of the batch, in place of the usual ones: see :mod:`distill.shares`.
         points: steps of the teacher's ODE.
         supervision: "teacher", or "data": then the diagonal is flow matching, and the map's own diagonal, with a stopped
@@ -107,7 +107,7 @@ class MapObjective:
     """
 
     teacher: Model | None
-    loss: str = "lsd"
+    loss: str = ""
     off_diagonal: float | None = None
     from_zero: float | None = None
     to_one: float | None = None
@@ -120,10 +120,11 @@ class MapObjective:
     weigh: Weighting | None = field(init=False, default=None, compare=False)
 
     def __post_init__(self) -> None:
+        check_choice("supervision", self.supervision, ("teacher", "data"))
+        object.__setattr__(self, "loss", self.loss or usual_loss(self.supervision))
         given = {name: getattr(self, name) for name in Shares._fields}
         object.__setattr__(self, "shares", shares_of(self.loss, **given))
         check_choice("times", self.times, QUANTILES)
-        check_choice("supervision", self.supervision, ("teacher", "data"))
         if self.supervision == "teacher" and self.teacher is None:
             raise ValueError("teacher: got None, expected a flow model, or supervision='data'")
         if self.supervision == "data" and self.loss == "trajectory":

@@ -37,7 +37,7 @@ from diamond.nets import Network, ResidualMLP, Whitened, grow, labels_of
 from diamond.randomness import seeded
 
 from .objectives import FlowObjective, MapObjective
-from .shares import shares_of
+from .shares import shares_of, usual_loss
 from .training.batches import Batches
 from .training.trainer import Schedule, train
 
@@ -99,11 +99,11 @@ def distill(
     teacher: Model | None,
     data: Any = None,
     net: nn.Module | None = None,
-    loss: str = "lsd",
+    loss: str = "",
     *,
     supervision: str = "teacher",
     weighting: str | None = None,
-    times: str = "uniform",
+    times: str = "early",
     interpolant: Interpolant | None = None,
     steps: int = 4000,
     labels: Tensor | None = None,
@@ -121,14 +121,15 @@ def distill(
         net: the map's network (`states=1, times=3`); by default the teacher's own, grown by the new inputs, so that
             the map starts as the teacher on its diagonal, or a small one for a mixture; without a teacher, a perceptron
             in the data's whitened coordinates.
-        loss: what holds off the diagonal: "lsd", the Lagrangian identity; "esd", the Eulerian; "psd", the semigroup;
-            "meanflow", that of the mean velocity; or "trajectory", a regression on the teacher's integrated flow: faster
-            for a small network whose teacher costs no more than it does. See :mod:`distill.losses`.
+        loss: what holds off the diagonal: "trajectory", a regression on the teacher's integrated flow, which made the best
+            maps for the same work (`examples/benchmarks/distillation.py`) and is the usual one with a teacher; "lsd", the
+            Lagrangian identity, the usual one without; "esd", the Eulerian; "psd", the semigroup; or "meanflow", that of
+            the mean velocity. See :mod:`distill.losses`.
         supervision: what tells the velocity: "teacher", or "data": then a teacher is never asked, and gives no more than
             its path and the network to start from.
         weighting: how samples count: None, alike; "adaptive", by their own loss; or "learned", by their times: see
             :mod:`distill.weighting`.
-        times: the law of times: "uniform", "logit-normal" or "early": see :mod:`distill.times`.
+        times: the law of times: "uniform", "logit-normal" or "early", which paid on images: see :mod:`distill.times`.
         interpolant: the path where there is no teacher to say it, linear by default.
         off_diagonal: share of a batch that goes off the diagonal, where the loss has a usual one, half for most: see
             :mod:`distill.shares`; the rest goes to the diagonal.
@@ -154,7 +155,7 @@ def distill_flow_map(
     teacher: Model | None,
     data: Any = None,
     net: nn.Module | None = None,
-    loss: str = "lsd",
+    loss: str = "",
     *,
     supervision: str = "teacher",
     weighting: str | None = None,
@@ -168,11 +169,11 @@ def distill_flow_map(
     **training: Any,
 ) -> FlowMap:
     """Distils the probability-flow ODE of `teacher` into a deterministic flow map, or trains one from data alone;
-    arguments as in :func:`distill`, with a network made with `times=1`. Because a look-ahead starts at any time, at most
-    half of the pairs start at 0 by default."""
+    arguments as in :func:`distill`, with a network made with `times=1`, and uniform times. Because a look-ahead starts at
+    any time, at most half of the pairs start at 0 by default."""
     source = _flow_of(teacher)
     if from_zero is None:
-        from_zero = min(0.5, shares_of(loss, to_one=to_one).from_zero)
+        from_zero = min(0.5, shares_of(loss or usual_loss(supervision), to_one=to_one).from_zero)
     objective = MapObjective(
         source, loss, off_diagonal, from_zero, to_one, supervision=supervision, weighting=weighting, times=times
     )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from diamond.validation import check_choice
 
-__all__ = ["LOSSES", "Shares", "shares_of"]
+__all__ = ["LOSSES", "Shares", "shares_of", "usual_loss"]
 
 
 class Shares(NamedTuple):
@@ -32,6 +32,12 @@ LOSSES = {
     "meanflow": Shares(0.5, 0.0, 0.5),
     "trajectory": Shares(0.9, 0.8, 0.0),
 }
+
+
+def usual_loss(supervision: str) -> str:
+    """The loss that made the best map for the same work in `examples/benchmarks/distillation.py`, of those that the
+    supervision allows."""
+    return "lsd" if supervision == "data" else "trajectory"
 
 
 def shares_of(loss: str, **given: float | None) -> Shares:

@@ -53,10 +53,11 @@ def distill(
     loss: Annotated[
         str,
         typer.Option(
-            help="What holds off the diagonal: lsd (Lagrangian identity), esd (Eulerian), psd (semigroup), meanflow (that "
-            "of the mean velocity), or trajectory (a regression on the teacher's)."
+            help="What holds off the diagonal: trajectory (a regression on the teacher's), lsd (Lagrangian identity), esd "
+            "(Eulerian), psd (semigroup) or meanflow (that of the mean velocity).",
+            show_default="trajectory; lsd by data alone",
         ),
-    ] = "lsd",
+    ] = "",
     supervision: Annotated[
         str, typer.Option(help="What tells the velocity: teacher, or data, and then the teacher is but a start.")
     ] = "teacher",
@@ -66,7 +67,7 @@ def distill(
             help="How samples count: adaptive (by their loss) or learned (by their times).", show_default="alike"
         ),
     ] = None,
-    times: Annotated[str, typer.Option(help="Law of the times: uniform, logit-normal or early.")] = "uniform",
+    times: Annotated[str, typer.Option(help="Law of the times: uniform, logit-normal or early.")] = "early",
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
     batch: Batch = 256,
     learning_rate: LearningRate = 2e-3,

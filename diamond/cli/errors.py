@@ -1,7 +1,7 @@
 """What the user sees of an error: one sentence on stderr and an exit code, no traceback.
 
-Bad input (`ValueError`, files that are missing or closed to us, and packages that are not installed) ends with code 2, numbers that ran away with 1, and
-Ctrl-C with 130. Anything else is a bug, and shows its traceback.
+Bad input (`ValueError`, files that are missing or closed to us, and packages that are not installed) ends with code 2,
+numbers that ran away with 1, and Ctrl-C with 130. Anything else is a bug, and shows its traceback.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def run(case: Case, method: dict[str, Any], seconds: float, batch: int) -> tuple
 
     def train(steps: int) -> diamond.DiamondMap:
         schedule = {"steps": steps, "batch": batch, "warmup": min(100, steps // 10), "progress": False}
-        return distill.distill(case.teacher, case.data, case.student(), **schedule, **method)
+        return distill.distill(case.teacher, case.data, case.student(), **schedule, **{"times": "uniform", **method})
 
     steps = max(round(seconds / step_seconds(train)), 10)
     began = time.process_time()

@@ -197,7 +197,7 @@ def distilled(problem: Narrow, folder: Path, steps: int, seed: int) -> diamond.D
     mixture = diamond.GaussianMixtureFlow(exact.weights.float(), exact.means.float(), exact.covariances.float())
     how: dict[str, Any] = {"steps": steps, "seed": seed}
     file = folder / f"mixture-{len(problem.target)}.ckpt"
-    return cached(file, lambda out: distill.distill(mixture, loss="trajectory", out=out, **how), how)
+    return cached(file, lambda out: distill.distill(mixture, loss="trajectory", times="uniform", out=out, **how), how)
 
 
 if __name__ == "__main__":

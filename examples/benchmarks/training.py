@@ -61,7 +61,7 @@ def student_of(teacher: Any) -> diamond.DiamondMap:
 def objective_of(loss: str, teacher: Any) -> MapObjective:
     """A loss of the table; "diagonal" is the diagonal alone, "data" the Lagrangian one without a teacher."""
     if loss == "diagonal":
-        return MapObjective(teacher, off_diagonal=0.0)
+        return MapObjective(teacher, "lsd", off_diagonal=0.0)
     return MapObjective(None, supervision="data") if loss == "data" else MapObjective(teacher, loss)
 
 

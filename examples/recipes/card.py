@@ -51,8 +51,9 @@ def card_of(model: Any, name: str, recipe: Recipe, figures: dict[str, Any]) -> s
         f"without the held-out one. {recipe.source}", "",
         "## Recipe", "",
         f"`python -m examples.recipes.{recipe.data}`: {known['steps']} steps{planned}, seed {known['seed']}, {told}; width "
-        f"{recipe.width}, {count:,} parameters, kept in single precision while trained and stored in half; {known['minutes']} minutes "
-        f"on {known['machine']}. Labels were left out at random, so that `cond=None` samples without a class.", "",
+        f"{recipe.width}, {count:,} parameters, kept in single precision while trained and stored in half; "
+        f"{known['minutes']} minutes on {known['machine']}. Labels were left out at random, so that `cond=None` samples "
+        "without a class.", "",
         "## Figures", "", *_figures(figures), "",
         "## Limits", "",
         "Small on purpose: an example to try alignment on. The figures judge class and quality, and do not tell memorised "

@@ -30,7 +30,7 @@ RECIPE = Recipe(
     network=network,
     width=80,
     teacher={"learning_rate": 5e-4},
-    map={"loss": "trajectory", "learning_rate": 5e-4},
+    map={"loss": "trajectory", "times": "early", "learning_rate": 5e-4},
     teacher_share=0.4,
     shared={"batch": 256, "label_dropout": 0.1, "flip": True},
 )

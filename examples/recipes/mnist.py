@@ -31,7 +31,7 @@ RECIPE = Recipe(
     network=network,
     width=32,
     teacher={"learning_rate": 1e-3},
-    map={"loss": "trajectory", "learning_rate": 1e-3, "precision": "bf16"},
+    map={"loss": "trajectory", "times": "uniform", "learning_rate": 1e-3, "precision": "bf16"},
     teacher_share=0.4,
     shared={"batch": 128, "label_dropout": 0.1},
 )

@@ -153,7 +153,8 @@ def test_a_teacher_is_not_asked_where_data_supervise(students, seeded):
         ({"teacher": None}, "teacher: got None, expected a flow model, or supervision='data'"),
         ({"off_diagonal": 1.5}, "off_diagonal: got 1.5, expected a share in"),
         ({"from_zero": -0.1}, "from_zero: got -0.1, expected a share in"),
-        ({"to_one": 0.5}, "to_one: got 0.5 with loss='lsd'"),
+        ({"to_one": 0.5}, "to_one: got 0.5 with loss='trajectory'"),
+        ({"loss": "lsd", "to_one": 0.5}, "to_one: got 0.5 with loss='lsd'"),
         ({"loss": "esd", "to_one": 0.7, "from_zero": 0.4}, "from_zero, to_one: got 0.4 and 0.7"),
     ],
 )

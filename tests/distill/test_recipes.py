@@ -17,7 +17,8 @@ from diamond.nets import ResidualMLP
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
-def test_a_distilled_gaussian_is_the_exact_map():
+@pytest.mark.parametrize(("loss", "times"), [("trajectory", "early"), ("lsd", "uniform")])
+def test_a_distilled_gaussian_is_the_exact_map(loss, times):
     """For Gaussian data the map is known, noise by noise: `mean(x_t) + sd(x_t) eps`, and early stops are DDPM's kernel.
 
     The network is not told that the data are Gaussian: a plain perceptron, without whitening.
@@ -27,7 +28,7 @@ def test_a_distilled_gaussian_is_the_exact_map():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = ResidualMLP((2,), width=64, depth=2, states=1, times=3)
-    model = distill.distill(exact, net=net, steps=1000, batch=256, progress=False)
+    model = distill.distill(exact, net=net, loss=loss, times=times, steps=1000, batch=256, progress=False)
     generator = torch.Generator().manual_seed(1)
     for t in TIMES:
         z = exact.sample(64, generator=generator)
@@ -46,6 +47,12 @@ def plane():
         torch.tensor([0.35, 0.65]), torch.tensor([[-1.5, 0.5], [1.0, -0.5]]), torch.tensor([0.16, 0.36])
     )
     return exact, distill.distill(exact, steps=1500, batch=256, progress=False)
+
+
+def test_the_usual_loss_is_the_one_that_the_supervision_allows(plane):
+    options = {"data": torch.zeros(8, 2), "steps": 1, "batch": 4, "progress": False}
+    alone = distill.distill(None, net=ResidualMLP((2,), 8, 1, states=1, times=3), supervision="data", **options)
+    assert (plane[1].metadata["loss"], alone.metadata["loss"]) == ("trajectory", "lsd")
 
 
 def test_one_call_is_closer_to_the_posterior_than_eight_glass_steps(plane):

@@ -115,7 +115,9 @@ def mixture_models(tilt: Tilt, steps: int, folder: Path, seed: int) -> Models:
     """The models of a mixture, whose maps are distilled in `steps` steps and kept in `folder`."""
     mixture, name = tilt.mixture, f"mixture-{len(tilt.target)}"
     how: dict[str, Any] = {"loss": "trajectory", "steps": steps, "seed": seed}
-    diamond_map = cached(folder / f"{name}.map.ckpt", lambda out: distill.distill(mixture, out=out, **how), how)
+    diamond_map = cached(
+        folder / f"{name}.map.ckpt", lambda out: distill.distill(mixture, out=out, times="uniform", **how), how
+    )
     flow_map = cached(
         folder / f"{name}.flow-map.ckpt", lambda out: distill.distill_flow_map(mixture, out=out, **how), how
     )
