@@ -13,7 +13,7 @@ import torch
 
 import diamond
 
-from diamond.degeneracy import DegenerateWeights, effective_size
+from diamond.degeneracy import ALONE, DegenerateWeights, effective_size, warn_of_degeneracy
 from diamond.flow import Flow
 from diamond.flow_map import FlowMap
 from diamond.glass import GlassFlow
@@ -539,6 +539,29 @@ def test_weights_of_few_draws_or_good_ones_are_not_warned_of(many_axes, line, se
         WeightedDiamondMap(many_axes, 1.1).weighted_posterior(x, 0.6, 7, generator=seeded())
         WeightedDiamondMap(LineMap(line()), 3.0).weighted_posterior(STATES, 0.6, 200, generator=seeded())
         diamond.choose_snr(many_axes, x, 0.6, (1.01, 1.02), generator=seeded())
+
+
+@pytest.mark.parametrize("draws", [4, 7])
+def test_of_few_draws_one_that_outweighs_the_rest_in_every_state_is_warned_of(draws, seeded):
+    t = torch.full((3,), 0.5)
+    alone = torch.randn(draws, 3, generator=seeded())
+    alone[1] += 20
+    with pytest.warns(
+        DegenerateWeights, match=f"largest effective sample size is 1 of {draws} draws at snr=3 and t=0.5"
+    ):
+        warn_of_degeneracy(alone, "snr=3", t)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_degeneracy(alone[:3], "snr=3", t)
+        alone[1, 2] -= 20
+        warn_of_degeneracy(alone, "snr=3", t)
+
+
+def test_false_alarms_of_four_draws_are_as_rare_as_is_said(seeded):
+    """Of one state, whose weights are at the border of the rule for many draws: of 20000 numbers, 1 in 200."""
+    border = math.log(5) ** 0.5 * torch.randn(4, 20000, generator=seeded()).double()
+    rate = float((effective_size(border) < ALONE).double().mean())
+    assert abs(rate - 0.005) < 4 * (0.005 / 20000) ** 0.5
 
 
 def test_factor_of_broad_data_is_two(seeded):

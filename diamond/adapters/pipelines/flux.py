@@ -38,7 +38,7 @@ class FluxNetwork(LatentNetwork):
 
     def _embed(self, prompts: list[str], negative: list[str] | None, **encoding: Any) -> dict[str, Tensor]:
         words, pooled, places = self.pipe.encode_prompt(
-            prompt=prompts, prompt_2=None, device=self.states_dtype.device, **encoding
+            prompt=prompts, device=self.states_dtype.device, **{"prompt_2": None, **encoding}
         )
         self.word_places = places
         rows, columns = self.event_shape[1] // PATCH, self.event_shape[2] // PATCH
@@ -58,8 +58,8 @@ class FluxNetwork(LatentNetwork):
             guidance=scale,
             pooled_projections=embeddings["pooled"],
             encoder_hidden_states=embeddings["words"],
-            txt_ids=self.word_places,
-            img_ids=self.picture_places,
+            txt_ids=self.word_places.to(x.device),
+            img_ids=self.picture_places.to(x.device),
             return_dict=False,
         )[0]
         return _unpacked(output, x.shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,9 +41,9 @@ def from_pipeline(
     height: int | None = None,
     width: int | None = None,
     kind: str | None = None,
-    glass_steps: int = 4,
-    snr: float = 3.0,
-    proposals: int = 4,
+    glass_steps: int | None = None,
+    snr: float | None = None,
+    proposals: int | None = None,
     chunk: int | None = None,
     decode_chunk: int | None = None,
     checkpoint: bool = True,
@@ -60,12 +62,13 @@ def from_pipeline(
         height, width: of the images in pixels, the pipeline's usual ones by default.
         kind: "flow"; "few-step", a model distilled to jump to the data (Sana-Sprint, Turbo, latent consistency models);
             or "flow-map", a Flux transformer of two times. By default what the pipeline's class says.
-        glass_steps: of a "flow": evaluations of a posterior draw or transition.
-        snr, proposals: of the others: see :class:`~diamond.WeightedDiamondMap`.
+        glass_steps: of a "flow" only: evaluations of a posterior draw or transition, 4 by default.
+        snr, proposals: of the others only: see :class:`~diamond.WeightedDiamondMap`, 3 and 4 by default.
         chunk, decode_chunk: states in one call of the network, latents in one of the decoder; all at once by default.
         checkpoint: whether gradients recompute each such call, so that memory does not grow with their number.
         network: the adapter of another class of pipelines, a subclass of `LatentNetwork`.
-        encoding: further arguments of the pipeline's `encode_prompt`, such as `max_sequence_length`.
+        encoding: further arguments of the pipeline's `encode_prompt`, such as `max_sequence_length`, or `prompt_2`, what a
+            second text encoder is told instead: one for all, or as many as prompts.
 
     Raises:
         ValueError: a pipeline of another class, or arguments that do not fit it.
@@ -81,6 +84,7 @@ def from_pipeline(
             "diamond.adapters.pipelines.LatentNetwork that says how its prompts are embedded and its network is asked"
         )
     kind = check_choice("kind", kind or ("few-step" if name == "SanaSprintPipeline" else "flow"), KINDS)
+    _check_options(kind, glass_steps=glass_steps, snr=snr, proposals=proposals)
     family = network or FAMILIES[name]
     if kind == "flow-map" and network is None:
         if family is not FluxNetwork:
@@ -93,8 +97,10 @@ def from_pipeline(
         guidance_scale, height, width, chunk=chunk, checkpoint=checkpoint, **encoding,
     )  # fmt: skip
     if kind == "flow":
-        return PipelineFlow(asked, check_positive("glass_steps", glass_steps), decode_chunk)
-    return PipelineMap(asked, snr, proposals, decode_chunk)
+        return PipelineFlow(
+            asked, 4 if glass_steps is None else check_positive("glass_steps", glass_steps), decode_chunk
+        )
+    return PipelineMap(asked, 3.0 if snr is None else snr, 4 if proposals is None else proposals, decode_chunk)
 
 
 def load_pipeline(source: str | Path, **options: Any) -> Any:
@@ -115,11 +121,25 @@ def load_pipeline(source: str | Path, **options: Any) -> Any:
         with seeded(0):  # of weights that are drawn only to be read
             return DiffusionPipeline.from_pretrained(source, use_safetensors=True, **options)
     except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = _first_sentence(str(error)) or type(error).__name__
         raise FileNotFoundError(
             f"{source}: it cannot be read as a pipeline, expected a folder that diffusers saved to, or the hub id of one "
             f"that you may read (`hf auth login` for gated ones): {first}"
         ) from error
+
+
+def _first_sentence(text: str) -> str:
+    """What a message says first, without what it has in brackets."""
+    return re.split(r"(?<=[.!?])\s|\n|\s\(", text.strip(), maxsplit=1)[0].rstrip(".")
+
+
+def _check_options(kind: str, **given: Any) -> None:
+    """Refuses what the other kinds of models take."""
+    others = ("snr", "proposals") if kind == "flow" else ("glass_steps",)
+    for name in others:
+        if given[name] is not None:
+            expected = "'few-step' or 'flow-map'" if kind == "flow" else "'flow'"
+            raise ValueError(f"{name}: got {given[name]!r} for kind={kind!r}, expected it for {expected} only")
 
 
 def _listed(name: str, text: str | Sequence[str]) -> list[str]:

@@ -21,7 +21,8 @@ __all__ = ["PipelineFlow", "PipelineMap"]
 
 
 class _Pictures:
-    """The prompts and images of a model on a :class:`LatentNetwork`.
+    """The prompts and images of a model on a :class:`LatentNetwork`. To move it, move its pipeline: it is where that executes,
+    and `to` does nothing.
 
     Attributes:
         decode_chunk: latents in one call of the decoder.
@@ -33,6 +34,11 @@ class _Pictures:
     def network(self) -> LatentNetwork:
         """The network with its prompts."""
         raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pipeline executes."""
+        return self.network.device
 
     @property
     def prompts(self) -> list[str]:
@@ -107,6 +113,10 @@ class PipelineMap(_Pictures, WeightedDiamondMap):
     Its network's endpoint stands for the flow map `X_{t,1}`; where it has no second time, as consistency and adversarially
     distilled models have none, that endpoint stands for the denoiser in the weights as well, which then are an
     approximation.
+
+    In latents of thousands of numbers the weights single out one proposal (:class:`~diamond.DegenerateWeights` warns of
+    it): draws are the map's own, values and gradients those of a proposal or two, and the evidence of `align.smc` is not
+    to be trusted. Guidance and best-of-n are for these models.
 
     Arguments:
         network: the pipeline's network.

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import inspect
 import math
 
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ from ...interpolant import Linear, per_sample
 from ...nets import Network
 from ...validation import check_positive
 from ..diffusers_path import TrainedPath
+from .encoding import check_embeddings, check_encoding, one_each
 from .half_gradients import HalfGradients
 
 __all__ = ["LatentNetwork"]
@@ -51,7 +53,7 @@ class LatentNetwork(Network, abc.ABC):
         chunk: rows of states in one call of the network, all at once by default.
         checkpoint: whether gradients recompute each call of the network, so that no more than one micro-batch's
             activations are kept.
-        encoding: further arguments of the pipeline's `encode_prompt`, such as `max_sequence_length`.
+        encoding: further arguments of the pipeline's `encode_prompt`, such as `max_sequence_length` or `prompt_2`.
 
     Attributes:
         prompts: the prompts; `cond` is their numbers.
@@ -60,7 +62,7 @@ class LatentNetwork(Network, abc.ABC):
         network_dtype: the type that the network computes in.
 
     Raises:
-        ValueError: no prompts, negative prompts of another number, or a size that does not fit.
+        ValueError: negative prompts of another number, a size that does not fit, or what is no argument of `encode_prompt`.
     """
 
     backbone: str = "transformer"
@@ -96,11 +98,14 @@ class LatentNetwork(Network, abc.ABC):
                 f"negative_prompt: got {list(negative_prompts)}, but at guidance_scale={self.guidance_scale:g} this "
                 f"{type(pipe).__name__} is not asked without the prompt, expected none"
             )
+        count = len(self.prompts)
+        encoding = check_encoding(pipe, encoding, count, self.guided)
         for part in pipe.components.values():
             if isinstance(part, torch.nn.Module):
                 part.requires_grad_(False)
         with torch.no_grad():
-            self.embeddings = self._embed(self.prompts, _as_many(negative_prompts, len(self.prompts)), **encoding)
+            given = self._embed(self.prompts, one_each("negative_prompt", negative_prompts, count), **encoding)
+        self.embeddings = check_embeddings(pipe, given, count)
 
     # ---------------------------------------------------------------- what a family says
 
@@ -129,8 +134,6 @@ class LatentNetwork(Network, abc.ABC):
 
     def _usual(self, parameter: str) -> Any:
         """The default of the pipeline's own call."""
-        import inspect
-
         return inspect.signature(type(self.pipe).__call__).parameters[parameter].default
 
     # ---------------------------------------------------------------- what all families share
@@ -139,6 +142,19 @@ class LatentNetwork(Network, abc.ABC):
     def network(self) -> Any:
         """The pipeline's transformer or U-Net."""
         return getattr(self.pipe, self.backbone)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pipeline executes; what is kept here follows it there."""
+        device = self.pipe._execution_device
+        if self.states_dtype.device != device:
+            self.states_dtype = self.states_dtype.to(device)
+            self.embeddings = {name: table.to(device) for name, table in self.embeddings.items()}
+        return device
+
+    def _apply(self, *args: Any, **options: Any) -> LatentNetwork:
+        """Nothing, for `to` and its like: the pipeline says where it executes, and states are float32."""
+        return self
 
     def times(self, steps: int) -> Tensor:
         """The times `(K + 1,)` from noise to data that the pipeline's own sampler visits, in float64; K is `steps`, but for
@@ -179,7 +195,8 @@ class LatentNetwork(Network, abc.ABC):
                 f"cond: got None for a model of {len(self.prompts)} prompts, {expected}: pass cond=model.cond and "
                 f"batch={len(self.prompts)}"
             )
-        if not isinstance(cond, Tensor) or cond.shape != (rows,) or cond.is_floating_point():
+        whole = isinstance(cond, Tensor) and not cond.is_floating_point() and cond.dtype != torch.bool
+        if not whole or cond.shape != (rows,):
             came = f"{cond.dtype} {tuple(cond.shape)}" if isinstance(cond, Tensor) else type(cond).__name__
             raise ValueError(f"cond: got {came}, {expected}")
         if len(cond) and not 0 <= int(cond.min()) <= int(cond.max()) < len(self.prompts):
@@ -187,7 +204,7 @@ class LatentNetwork(Network, abc.ABC):
         return None if len(self.prompts) == 1 else cond
 
     def _velocity(self, x: Tensor, t: Tensor, numbers: Tensor | None, times: tuple[Tensor, ...]) -> Tensor:
-        device, dtype = self.states_dtype.device, self.network_dtype
+        device, dtype = self.device, self.network_dtype
         here = x.to(device, torch.float32)
         place = self.path.place(t.to(device, torch.float32))
         scaled = here if self.path.prediction == "flow" else here / per_sample(place.size, here)
@@ -226,13 +243,3 @@ def _finite(scale: float) -> float:
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
         raise ValueError(f"guidance_scale: got {scale!r}, expected a finite number")
     return float(scale)
-
-
-def _as_many(negative: Sequence[str] | None, count: int) -> list[str] | None:
-    """One negative prompt for each prompt."""
-    if negative is None:
-        return None
-    negative = list(negative)
-    if len(negative) not in (1, count):
-        raise ValueError(f"negative_prompt: got {len(negative)} for {count} prompts, expected one for all, or {count}")
-    return negative * (count if len(negative) == 1 else 1)

@@ -112,5 +112,5 @@ class StableDiffusionXLNetwork(StableDiffusionNetwork):
         return embeddings
 
     def _ask(self, x: Tensor, step: Tensor, embeddings: dict[str, Tensor], **more: Any) -> Tensor:
-        told = {"text_embeds": embeddings["pooled"], "time_ids": self.picture_size.expand(len(x), -1)}
+        told = {"text_embeds": embeddings["pooled"], "time_ids": self.picture_size.to(x.device).expand(len(x), -1)}
         return super()._ask(x, step, embeddings, added_cond_kwargs=told)

@@ -22,8 +22,8 @@ class StableDiffusion3Network(LatentNetwork):
 
     def _embed(self, prompts: list[str], negative: list[str] | None, **encoding: Any) -> dict[str, Tensor]:
         words, negative_words, pooled, negative_pooled = self.pipe.encode_prompt(
-            prompt=prompts, prompt_2=None, prompt_3=None, negative_prompt=negative, device=self.states_dtype.device,
-            do_classifier_free_guidance=self.guided, **encoding,
+            prompt=prompts, negative_prompt=negative, device=self.states_dtype.device,
+            do_classifier_free_guidance=self.guided, **{"prompt_2": None, "prompt_3": None, **encoding},
         )  # fmt: skip
         embeddings = {"words": words, "pooled": pooled}
         if self.guided:

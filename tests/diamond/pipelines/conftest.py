@@ -51,9 +51,12 @@ def fresh():
 
 @pytest.fixture
 def model_of(loaded):
-    """The model of a family, or of a `pipe` of it, on images of 64 by 64 pixels."""
+    """The model of a family, or of a `pipe` of it, on images of 64 by 64 pixels; with `cheap` inner steps for a draw, or two
+    proposals where it is a map."""
 
-    def make(name, prompt="a cat", pipe=None, **options):
+    def make(name, prompt="a cat", pipe=None, cheap=None, **options):
+        if cheap is not None:
+            options |= {"proposals": 2} if name == "sana-sprint" else {"glass_steps": cheap}
         pipe = loaded(name) if pipe is None else pipe
         return diamond.from_pipeline(pipe, prompt, **{"height": 64, "width": 64, **CALLS[name], **options})
 

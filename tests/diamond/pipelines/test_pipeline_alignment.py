@@ -49,7 +49,7 @@ def paired_score(rewards, base):
 @pytest.mark.parametrize("name", PIPELINES)
 def test_guidance_moves_a_reward_up(name, estimator, model_of, seeded):
     """Against the same walk from the same noise without guidance."""
-    model = model_of(name, glass_steps=1, proposals=2)
+    model = model_of(name, cheap=1)
     reward = Decoded(300.0 * Brightness(), model)
     options = {"mc": 1} if estimator == "reparam" else {}
     plain, guided = (
@@ -66,7 +66,7 @@ def test_guidance_moves_a_reward_up(name, estimator, model_of, seeded):
 @pytest.mark.parametrize("constant", [0.0, -1.5])
 @pytest.mark.parametrize("name", PIPELINES)
 def test_evidence_of_a_constant_reward_is_that_constant(name, constant, model_of, seeded):
-    model = model_of(name, glass_steps=1, proposals=2)
+    model = model_of(name, cheap=1)
     reward = Decoded(lambda images: images.new_full((len(images),), constant), model)
     out = align.smc(model, reward, 3, 3, mc=2, generator=seeded(1))
     assert out.log_z.dtype == torch.float32
@@ -80,7 +80,7 @@ def test_evidence_of_a_constant_reward_is_that_constant(name, constant, model_of
 @pytest.mark.parametrize("name", PIPELINES)
 def test_populations_have_prompts_of_their_own(name, model_of, seeded, close):
     """With a generator each, two prompts in one call are two calls."""
-    model = model_of(name, PROMPTS, glass_steps=2, proposals=2)
+    model = model_of(name, PROMPTS, cheap=2)
     seen = []
 
     def reward(images, prompts):
@@ -91,7 +91,7 @@ def test_populations_have_prompts_of_their_own(name, model_of, seeded, close):
     assert seen == [PROMPTS[0]] * 3 + [PROMPTS[1]] * 3
     samples = []
     for prompt, seed in zip(PROMPTS, (7, 8), strict=True):
-        alone = model_of(name, prompt, glass_steps=2, proposals=2)
+        alone = model_of(name, prompt, cheap=2)
         rewarded = Decoded(lambda images: images.flatten(1).mean(1), alone)
         one = align.best_of_n(alone, rewarded, 3, generator=[seeded(seed)])
         samples.append(one.samples)
@@ -105,7 +105,7 @@ def test_populations_have_prompts_of_their_own(name, model_of, seeded, close):
 @quiet
 @pytest.mark.parametrize("name", ["flux", "sana-sprint", "stable-diffusion"])
 def test_a_population_does_not_depend_on_the_others(name, model_of, seeded, close):
-    model = model_of(name, glass_steps=1, proposals=2)
+    model = model_of(name, cheap=1)
     reward = Decoded(50.0 * Brightness(), model)
     both = align.smc(model, reward, 3, 3, mc=2, batch=2, generator=[seeded(3), seeded(4)], ess_threshold=0)
     alone = align.smc(model, reward, 3, 3, mc=2, generator=[seeded(4)], ess_threshold=0)

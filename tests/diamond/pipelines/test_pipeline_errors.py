@@ -88,12 +88,32 @@ def test_a_missing_extra(package, folder, monkeypatch):
         ({"decode_chunk": -1, "kind": "few-step"}, "^decode_chunk: got -1"),
         ({"glass_steps": 0}, "^glass_steps: got 0"),
         ({"snr": 0.5, "kind": "few-step"}, "^snr: got 0.5"),
+        ({"snr": 2.5}, "^snr: got 2.5 for kind='flow', expected it for 'few-step' or 'flow-map' only"),
+        ({"proposals": 4}, "^proposals: got 4 for kind='flow'"),
+        (
+            {"glass_steps": 4, "kind": "few-step"},
+            "^glass_steps: got 4 for kind='few-step', expected it for 'flow' only",
+        ),
+        ({"guidence_scale": 3}, "^guidence_scale: got 3, which is no argument of from_pipeline, nor one of StableDiff"),
+        ({"num_images_per_prompt": 2}, "^num_images_per_prompt: got 2, which is no argument"),
+        ({"device": "cpu"}, "^device: got 'cpu', which is no argument"),
+        ({"negative_prompt_embeds": 0, "guidance_scale": 1.0}, "^negative_prompt_embeds: got 0, but without guidance"),
+        (
+            {"prompt": ["a", "b"], "prompt_embeds": torch.zeros(1, 77, 32)},
+            "^prompt: got 1 rows of words from StableDiff",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit(options, message, loaded):
     with pytest.raises(ValueError, match=message) as caught:
         diamond.from_pipeline(loaded(NAME), **{"prompt": "a cat", "height": 64, "width": 64, **options})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["flux", "stable-diffusion-3", "stable-diffusion-xl-turbo"])
+def test_second_prompts_are_one_for_all_or_one_each(name, model_of):
+    with pytest.raises(ValueError, match="^prompt_2: got 3 for 2 prompts, expected one for all, or 2"):
+        model_of(name, ["a cat", "a dog"], prompt_2=["x", "y", "z"])
 
 
 def test_sides_of_flux_are_multiples_of_its_patches(loaded):
@@ -109,6 +129,7 @@ def test_prompt_numbers(model_of):
         ("a cat", "^cond: got str, expected the numbers of prompts, whole numbers \\(3,\\) from 0 to 1"),
         (torch.tensor([0, 1]), r"^cond: got torch.int64 \(2,\), expected the numbers of prompts"),
         (torch.zeros(3), r"^cond: got torch.float32 \(3,\)"),
+        (torch.tensor([True, False, True]), r"^cond: got torch.bool \(3,\)"),
         (torch.tensor([0, 1, 2]), "^cond: got numbers from 0 to 2, expected .* from 0 to 1"),
         (torch.tensor([0, -1, 1]), "^cond: got numbers from -1 to 1"),
     ):
@@ -133,6 +154,12 @@ def test_a_batch_that_does_not_match_the_prompts(model_of):
 def test_a_folder_or_id_that_is_not_there(source, offline):
     with pytest.raises(FileNotFoundError, match=f"^{source}: it cannot be read as a pipeline, expected a folder"):
         diamond.from_pipeline(source, "a cat")
+
+
+def test_of_what_diffusers_says_only_the_first_sentence_is_told(offline):
+    with pytest.raises(FileNotFoundError) as caught:
+        diamond.from_pipeline("nobody-at-all/nothing-here", "a cat")
+    assert str(caught.value).endswith("is not fully cached locally") and "local_files_only" not in str(caught.value)
 
 
 @pytest.mark.parametrize("part", ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"])

@@ -136,6 +136,21 @@ def test_few_step_models_are_weighted_maps(name, model_of, seeded, close):
     assert moved.shape == x.shape and moved.isfinite().all()
 
 
+def test_one_proposal_that_outweighs_the_rest_is_warned_of(model_of, seeded):
+    """As in latents of thousands of numbers, with as few proposals as there are by default."""
+    import align
+
+    from align.rewards import Brightness, Decoded
+
+    model = model_of("sana-sprint")
+    assert model.proposals == 4
+    x = torch.randn(2, *model.event_shape, generator=seeded(1))
+    with pytest.warns(diamond.DegenerateWeights, match="the largest effective sample size is 1 of 4 draws at snr=3"):
+        model.posterior(x, 0.5, generator=seeded(2))
+    with pytest.warns(diamond.DegenerateWeights, match="the largest effective sample size is 1 of 4 draws at snr=3"):
+        align.smc(model, Decoded(Brightness(), model), 2, 2, mc=4, generator=seeded(3))
+
+
 @pytest.mark.parametrize("name", ["flux", "stable-diffusion"])
 def test_flows_draw_from_their_posterior(name, model_of, seeded):
     model = model_of(name, glass_steps=2)

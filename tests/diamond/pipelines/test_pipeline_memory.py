@@ -69,7 +69,7 @@ def test_second_derivatives_go_through_images(model_of, seeded, close):
 @quiet
 @pytest.mark.parametrize("name", ["flux", "sana-sprint", "stable-diffusion"])
 def test_chunks_of_the_algorithms_change_nothing(name, model_of, seeded, close):
-    model = model_of(name, glass_steps=1, proposals=2)
+    model = model_of(name, cheap=1)
     reward = Decoded(50.0 * Brightness(), model)
     whole, parts = (align.guide(model, reward, 3, 2, mc=2, generator=seeded(1), chunk=chunk) for chunk in (None, 1))
     close(parts.samples, whole.samples, 1e-4)

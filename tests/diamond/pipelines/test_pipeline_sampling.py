@@ -208,6 +208,25 @@ def test_turbo_in_one_step_is_a_flow_and_a_map(kind, loaded, model_of, own_call,
     close(model_of(name, kind=kind).sample(1, 1, generator=seeded(4)), expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("flux", {"prompt_2": "a hat"}),
+        ("stable-diffusion-3", {"prompt_2": "a hat", "prompt_3": "a bat", "negative_prompt_3": "a rat"}),
+        ("stable-diffusion-xl-turbo", {"prompt_2": "a hat", "negative_prompt_2": "a rat", "guidance_scale": 3.0}),
+    ],
+)
+def test_second_prompts_are_told_to_the_second_encoders(name, texts, loaded, model_of, own_call, seeded, close):
+    """As in the pipeline's own call; and two prompts share them."""
+    expected = own_call(loaded(name), name, "a cat", 1, generator=seeded(1), **texts)
+    close(model_of(name, **texts).sample(1, 1, generator=seeded(1)), expected)
+    several = model_of(name, ["two dogs", "a cat"], **texts)
+    close(several.sample(1, 1, cond=torch.tensor([1]), generator=seeded(1)), expected)
+    options = {key: value for key, value in texts.items() if key == "guidance_scale"}
+    bare = model_of(name, **options).sample(1, 1, generator=seeded(1))
+    assert float((bare - expected).abs().max()) > 1e-4
+
+
 @pytest.mark.parametrize(("name", "steps"), [("sana", 1), ("sana-sprint", 2)])
 def test_sana_instructs_its_text_encoder_as_the_pipeline_does(name, steps, loaded, seeded, close):
     """The pipelines' own default calls put an instruction before the prompt; nothing is given here."""

@@ -40,7 +40,7 @@ def test_bfloat16_is_close_to_single_precision(name, fresh, model_of, seeded):
     [("flux", torch.bfloat16), ("sana-sprint", torch.bfloat16), ("stable-diffusion", torch.float16)],
 )
 def test_algorithms_keep_states_values_and_weights_in_single_precision(name, dtype, fresh, model_of, seeded):
-    model = model_of(name, pipe=fresh(name).to(dtype), glass_steps=1, proposals=2)
+    model = model_of(name, pipe=fresh(name).to(dtype), cheap=1)
     reward = Decoded(20.0 * Brightness(), model)
     for out in (
         align.smc(model, reward, 3, 2, mc=2, generator=seeded(1)),

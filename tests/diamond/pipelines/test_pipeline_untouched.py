@@ -46,7 +46,7 @@ def test_the_pipelines_own_images_and_parts_stay_as_they_are(name, fresh, model_
              for module in part.modules()]  # fmt: skip
     weights = [value.clone() for part in (pipe.vae, pipe.text_encoder) for value in part.state_dict().values()]
 
-    used(model_of(name, pipe=pipe, glass_steps=1, proposals=2), seeded)
+    used(model_of(name, pipe=pipe, cheap=1), seeded)
 
     assert list(vars(pipe.scheduler)) == list(keep)
     for key, value in keep.items():
@@ -102,12 +102,27 @@ def test_states_begin_where_the_pipeline_executes(fresh, model_of, monkeypatch):
     monkeypatch.setattr(type(pipe), "_execution_device", elsewhere)
 
 
+@pytest.mark.parametrize("name", ["flux", "stable-diffusion-xl-turbo"])
+def test_a_model_follows_its_pipeline_and_does_not_move_by_itself(name, fresh, model_of, monkeypatch):
+    pipe = fresh(name)
+    model = model_of(name, pipe=pipe)
+    here = model.prior(1)
+    assert model.to("meta").half() is model
+    assert model.device == here.device and model.dtype == model.prior(1).dtype == torch.float32
+    assert model.velocity(here, 0.5).isfinite().all()
+    (getattr(pipe, "transformer", None) or pipe.unet).to("meta")
+    monkeypatch.setattr(type(pipe), "_execution_device", property(lambda self: torch.device("meta")))
+    there = model.prior(2)
+    assert model.device.type == there.device.type == "meta"
+    assert model.network(there, torch.full((2,), 0.5, device="meta")).device.type == "meta"
+
+
 @quiet
 def test_the_global_random_state_is_neither_read_nor_moved(name, loaded, model_of, seeded):
     loaded(name)
     torch.manual_seed(123)
     before = torch.random.get_rng_state()
-    model = model_of(name, glass_steps=1, proposals=2)
+    model = model_of(name, cheap=1)
     first = align.smc(model, Decoded(Brightness(), model), 2, 2, mc=1, generator=seeded(1)).samples
     used(model, seeded)
     assert torch.equal(torch.random.get_rng_state(), before)
