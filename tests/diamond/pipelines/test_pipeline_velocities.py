@@ -80,12 +80,13 @@ def test_velocities_are_outputs_of_the_network_and_back(name, scale, loaded, mod
     pipe = loaded(name)
     own = name in ("flux", "sana-sprint")  # they are told their guidance
     scale = scale if scale is not None else (CALLS[name]["guidance_scale"])
-    model = model_of(name, PROMPTS, negative_prompt=NEGATIVE, guidance_scale=scale)
+    guided = scale > 1 and not own
+    model = model_of(name, PROMPTS, negative_prompt=NEGATIVE if guided else None, guidance_scale=scale)
     t, signal, noise, step = places(name, pipe)
     x = torch.randn(4, *model.event_shape, generator=seeded(1), requires_grad=True)
     numbers = torch.tensor([0, 1, 1, 0])
     expected = asked(pipe, name, x, step.float(), scale, [PROMPTS[i] for i in numbers])
-    if scale > 1 and not own:
+    if guided:
         without = asked(pipe, name, x, step.float(), scale, [NEGATIVE[i] for i in numbers])
         expected = without + scale * (expected - without)
     signal, noise = (size.reshape(-1, 1, 1, 1) for size in (signal, noise))
