@@ -100,8 +100,8 @@ def distil_map(teacher: Flow, settings: Settings, out: Path, seed: int) -> Diamo
     """The Diamond Map of the teacher's GLASS flow, kept in `out/diamond.ckpt`."""
     images = load_data("digits").images
     return distill.distill(
-        teacher, images, loss="trajectory", steps=settings.map_steps, seed=seed, out=out / "diamond.ckpt",
-        metadata={"teacher": str(out / "glass.ckpt")},
+        teacher, images, loss="trajectory", times="uniform", steps=settings.map_steps, seed=seed,
+        out=out / "diamond.ckpt", metadata={"teacher": str(out / "glass.ckpt")},
     )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ def _models(settings: Settings, folder: Path, seed: int) -> tuple[Models, Jury]:
         cached(
             folder / name,
             lambda out, recipe=recipe, steps=steps: recipe(  # type: ignore[misc]
-                teacher, train.images, loss="trajectory", out=out, **how(steps)
+                teacher, train.images, loss="trajectory", times="uniform", out=out, **how(steps)
             ),
             how(steps),
         )
