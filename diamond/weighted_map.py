@@ -127,7 +127,7 @@ class WeightedDiamondMap(View):
         score.
 
         Warns:
-            DegenerateWeights: less than a fifth of 8 draws or more are effective.
+            DegenerateWeights: less than a fifth of 8 draws or more are effective, or one of 4 to 7 outweighs the rest in every state.
         """
         check_state(x_t, self.event_shape)
         t, noise = as_times(t, x_t), self._noise(x_t, n, generator, noise)
