@@ -127,7 +127,8 @@ class WeightedDiamondMap(View):
         score.
 
         Warns:
-            DegenerateWeights: less than a fifth of 8 draws or more are effective, or one of 4 to 7 outweighs the rest in every state.
+            DegenerateWeights: less than a fifth of 8 draws or more are effective, or one of 4 to 7 outweighs the rest in
+                every state.
         """
         check_state(x_t, self.event_shape)
         t, noise = as_times(t, x_t), self._noise(x_t, n, generator, noise)
@@ -210,7 +211,8 @@ class WeightedDiamondMap(View):
         more where `x_t` asks for gradients.
 
         Warns:
-            DegenerateWeights: less than a fifth of 8 candidates or more are effective.
+            DegenerateWeights: less than a fifth of 8 candidates or more are effective, or one of 4 to 7 outweighs the rest
+                in every state.
         """
         check_state(x_t, self.event_shape)
         (n, rows), t, sets = (check_positive("n", n), len(x_t)), as_times(t, x_t), self.proposals
