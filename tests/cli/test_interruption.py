@@ -15,7 +15,7 @@ from distill.training.batches import Batches
 
 LINES = {
     "train": "train --width 8 --depth 1 --steps 12 --batch 8 -q --out {out}",
-    "distill": "distill --teacher {glass} --steps 6 --batch 8 -q --out {out}",
+    "distill": "distill --teacher {glass} --loss lsd --steps 6 --batch 8 -q --out {out}",
 }
 
 

@@ -174,7 +174,8 @@ def test_a_real_signal(saved, here):
     ]
     line += ["--reward", "brightness", "--method", "base", "--steps", "1", "--height", "32", "--width", "32", "-q"]
     process = subprocess.Popen(
-        line, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        line, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # not ignored, as it is behind a shell's `&`
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 240
