@@ -145,7 +145,8 @@ class LatentNetwork(Network, abc.ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the pipeline executes; what is kept here follows it there."""
+        """Where the pipeline executes; what is kept here follows it there. It is looked up when a walk starts from the
+        prior, and when states come from elsewhere."""
         device = self.pipe._execution_device
         if self.states_dtype.device != device:
             self.states_dtype = self.states_dtype.to(device)
@@ -204,12 +205,18 @@ class LatentNetwork(Network, abc.ABC):
         return None if len(self.prompts) == 1 else cond
 
     def _velocity(self, x: Tensor, t: Tensor, numbers: Tensor | None, times: tuple[Tensor, ...]) -> Tensor:
-        device, dtype = self.device, self.network_dtype
-        here = x.to(device, torch.float32)
-        place = self.path.place(t.to(device, torch.float32))
-        scaled = here if self.path.prediction == "flow" else here / per_sample(place.size, here)
+        device, dtype = self.states_dtype.device, self.network_dtype
+        if x.device != device:  # only then, for the pipeline looks through all its modules to tell
+            device = self.device
+        scaled, t = x.to(device, torch.float32), t.to(device, torch.float32)
+        place = None
+        if self.path.prediction == "flow":  # the network's own path is this one
+            step = (1 - t) * self.path.steps
+        else:
+            place = self.path.place(t)
+            scaled, step = scaled / per_sample(place.size, scaled), place.step
         gradients = HalfGradients(dtype)
-        given, step = gradients.enter(scaled).to(dtype), gradients.enter(self._told(place.step, times))
+        given, step = gradients.enter(scaled).to(dtype), gradients.enter(self._told(step, times))
         if self.guided:
             given, step = torch.cat([given, given]), torch.cat([step, step])
         output = self._ask(given, step, self._rows(len(x), numbers))
@@ -220,7 +227,7 @@ class LatentNetwork(Network, abc.ABC):
             without, output = output.chunk(2)
             output = torch.lerp(without, output, self.guidance_scale)
         output = gradients.leave(output)
-        velocity = -output if self.path.prediction == "flow" else self.path.velocity(scaled, output, t, place)
+        velocity = -output if place is None else self.path.velocity(scaled, output, t, place)
         return velocity.to(x.device, x.dtype)
 
     def _told(self, step: Tensor, times: tuple[Tensor, ...]) -> Tensor:
