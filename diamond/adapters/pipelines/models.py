@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from .network import LatentNetwork
 __all__ = ["PipelineFlow", "PipelineMap"]
 
 
-class _Pictures:
+class _Pictures(abc.ABC):
     """The prompts and images of a model on a :class:`LatentNetwork`. To move it, move its pipeline: it is where that executes,
     and `to` does nothing.
 
@@ -31,9 +33,9 @@ class _Pictures:
     decode_chunk: int | None = None
 
     @property
+    @abc.abstractmethod
     def network(self) -> LatentNetwork:
         """The network with its prompts."""
-        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
