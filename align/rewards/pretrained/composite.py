@@ -2,8 +2,8 @@ r"""The reward of the Diamond Maps paper's text-to-image experiments,
 
 .. math:: r = 1 \, r_\mathrm{ImageReward} + 5 \, r_\mathrm{HPS} + 0.05 \, r_\mathrm{Pick} + 0.01 \, r_\mathrm{CLIP},
 
-with the scales of this package, in which each term moves by about one between images. The same weights were used
-before for the optimisation of noise.
+with the scales of this package: CLIP's cosine times 100, PickScore's times its logit scale, HPS's as it is. The same weights
+were used before for the optimisation of noise.
 
 References:
     | Diamond Maps (Holderrieth et al., 2026), and its code's weights
