@@ -110,6 +110,7 @@ def distill(
     off_diagonal: float | None = None,
     from_zero: float | None = None,
     to_one: float | None = None,
+    points: int = 8,
     **training: Any,
 ) -> DiamondMap:
     """Distils the GLASS flow of `teacher` into a Diamond Map, or trains one from data alone.
@@ -135,6 +136,7 @@ def distill(
             :mod:`distill.shares`; the rest goes to the diagonal.
         from_zero: share of the former that starts at s = 0; likewise.
         to_one: share of it that ends at r = 1; likewise.
+        points: of "trajectory", steps of Heun's method from s = 0 to 1, at jittered times.
         steps, labels, training: as in :func:`train_flow` (`label_dropout`, `flip`, `out` and the like among them), but
             for a learning rate of 2e-3.
 
@@ -142,9 +144,7 @@ def distill(
         ValueError: a teacher, data, or settings that do not fit.
     """
     source = _flow_of(teacher)
-    objective = MapObjective(
-        source, loss, off_diagonal, from_zero, to_one, supervision=supervision, weighting=weighting, times=times
-    )
+    objective = MapObjective(source, loss, off_diagonal, from_zero, to_one, points, supervision, weighting, times)
     return _distil(
         DiamondMap, {"states": 1, "times": 3}, source, interpolant, data, net, labels, objective, steps, "distil",
         **training,

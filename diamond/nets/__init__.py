@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from .mlp import ResidualMLP
-from .network import Network, labels_of
+from .network import Network, labels_of, silenced
 from .preconditioned import Preconditioned
 from .transformer import Transformer
 from .unet import UNet
@@ -26,6 +26,7 @@ __all__ = [
     "Transformer",
     "UNet",
     "Whitened",
+    "deepen",
     "describe",
     "grow",
     "labels_of",
@@ -85,6 +86,41 @@ def grow(net: Any, states: int, times: int) -> Network:
     grown = grown.to(next(net.parameters()))
     grown.load_state_dict({**grown.state_dict(), **net.state_dict()})
     return grown
+
+
+def deepen(net: Any, blocks: int | tuple[int, ...]) -> Network:
+    """A network like `net` with more residual blocks, which computes what `net` does: what is new begins as the identity.
+
+    A small network that has learned what it can is a better start for a large one than none.
+
+    Arguments:
+        net: a network of this package, of any number of further states and times.
+        blocks: how many it shall have; of a :class:`UNet`, at each resolution or for each one.
+
+    Raises:
+        ValueError: `net` is not a network that can be deepened, or has more blocks already.
+    """
+    _check_known(net)
+    if isinstance(net, (Preconditioned, Whitened)):
+        inner = {"net": deepen(net.net, blocks), "interpolant": net.interpolant}
+        deeper: Network = type(net)(**{**net.config, **inner})
+    elif isinstance(net, (ResidualMLP, Transformer, UNet)):
+        name = "blocks" if isinstance(net, UNet) else "depth"
+        deeper = type(net)(**{**net.config, name: blocks})
+        if isinstance(deeper, ResidualMLP):  # the others' blocks begin so by themselves
+            for block in deeper.blocks[net.config["depth"] :]:
+                silenced(block.get_submodule("narrow"))
+    else:
+        raise ValueError(f"net: got {type(net).__name__}, expected ResidualMLP, Transformer or UNet")
+    deeper = deeper.to(next(net.parameters()))
+    known, weights = deeper.state_dict(), net.state_dict()
+    lost = sorted(weights.keys() - known.keys())
+    if lost:
+        raise ValueError(
+            f"blocks: got {blocks}, which leaves no place for {lost[0]}, expected as many as there are or more"
+        )
+    deeper.load_state_dict({**known, **weights})
+    return deeper
 
 
 def _check_known(net: Any) -> None:

@@ -40,7 +40,8 @@ class UNet(Network):
         event_shape: `(C, H, W)`, with `H` and `W` multiples of `patch`, and otherwise any.
         width: channels at the finest resolution, a multiple of 4.
         multipliers: channels at each resolution as multiples of `width`, finest first.
-        blocks: residual blocks at each resolution, on the way down and on the way up each.
+        blocks: residual blocks at each resolution, on the way down and on the way up each; a number for all, or one for
+            each resolution.
         attention: blocks attend where their features have at most this many rows; 0 for never.
         classes, states, times: as in :class:`~diamond.nets.ResidualMLP`.
         patch: side of the square patches of pixels that become channels first; 2 costs a quarter of 1.
@@ -55,7 +56,7 @@ class UNet(Network):
         event_shape: tuple[int, ...],
         width: int = 64,
         multipliers: tuple[int, ...] = (1, 2, 2),
-        blocks: int = 1,
+        blocks: int | tuple[int, ...] = 1,
         attention: int = 8,
         classes: int = 0,
         states: int = 0,
@@ -72,8 +73,14 @@ class UNet(Network):
             raise ValueError(f"width: got {width}, expected a multiple of {HEADS}")
         if not multipliers or min(multipliers) < 1:
             raise ValueError(f"multipliers: got {tuple(multipliers)}, expected a whole number for each resolution")
+        counts = [blocks] * len(multipliers) if isinstance(blocks, int) else list(blocks)
+        if len(counts) != len(multipliers) or min(counts) < 1:
+            raise ValueError(
+                f"blocks: got {blocks}, expected a whole number, or one for each of {len(multipliers)} resolutions"
+            )
         self.config = {
-            "event_shape": list(event_shape), "width": width, "multipliers": list(multipliers), "blocks": blocks,
+            "event_shape": list(event_shape), "width": width, "multipliers": list(multipliers),
+            "blocks": blocks if isinstance(blocks, int) else list(blocks),
             "attention": attention, "classes": classes, "states": states, "times": times, "patch": patch,
             "embedding": embedding,
         }  # fmt: skip
@@ -85,7 +92,7 @@ class UNet(Network):
         if states:
             self.enter_states = silenced(nn.Conv2d(states * size, channels[0], 3, padding=1, bias=False))
             self.gain = silenced(nn.Conv2d(channels[0], states * size, 3, padding=1))
-        self.pyramid = _Pyramid(channels, blocks, attention, grid, embedding)
+        self.pyramid = _Pyramid(channels, counts, attention, grid, embedding)
         self.norm = _Norm(channels[0], affine=True)
         self.leave = silenced(nn.Conv2d(channels[0], size, 3, padding=1))
 
@@ -114,17 +121,19 @@ class UNet(Network):
 class _Pyramid(nn.Module):
     """One resolution, with all that are coarser inside: `(B, channels[0], *grid)` to the same."""
 
-    def __init__(self, channels: list[int], blocks: int, attention: int, grid: tuple[int, int], embedding: int) -> None:
+    def __init__(
+        self, channels: list[int], blocks: list[int], attention: int, grid: tuple[int, int], embedding: int
+    ) -> None:
         super().__init__()
         here, coarser = channels[0], channels[1:]
         place = grid if grid[0] <= attention else None
-        self.down = nn.ModuleList(_Block(here, embedding, place) for _ in range(blocks))
-        self.up = nn.ModuleList(_Block(here, embedding, place) for _ in range(blocks))
+        self.down = nn.ModuleList(_Block(here, embedding, place) for _ in range(blocks[0]))
+        self.up = nn.ModuleList(_Block(here, embedding, place) for _ in range(blocks[0]))
         self.inner = None
         if coarser:
             half = (grid[0] + 1) // 2, (grid[1] + 1) // 2
             self.shrink = nn.Conv2d(here, coarser[0], 3, stride=2, padding=1)
-            self.inner = _Pyramid(coarser, blocks, attention, half, embedding)
+            self.inner = _Pyramid(coarser, blocks[1:], attention, half, embedding)
             self.widen = nn.Conv2d(coarser[0], here, 1)
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:

@@ -18,11 +18,11 @@ from diamond.data import Data, load_data
 
 from .card import ship
 from .figures import TEACHER_STEPS, measure, save_grid
-from .stages import Recipe, Run, distil_map, train_teacher
+from .stages import Recipe, Run, distil_map, refine_map, train_teacher
 
 __all__ = ["main"]
 
-STAGES = ("teacher", "map", "card")
+STAGES = ("teacher", "map", "refine", "card")
 QUICK = {"seconds": 6.0, "images": 64, "width": 16}
 
 
@@ -34,13 +34,15 @@ def main(recipe: Recipe, description: str, minutes: float, arguments: Sequence[s
     out = given.out or Path("runs") / recipe.data
     out.mkdir(parents=True, exist_ok=True)
     seconds = QUICK["seconds"] if given.quick else 60 * given.minutes
-    run = Run(out, seconds, (given.teacher_steps, given.map_steps), given.seed, not given.quiet)
+    run = Run(out, seconds, (given.teacher_steps, given.map_steps, given.refine_steps), given.seed, not given.quiet)
     stages = STAGES if given.stage == "all" else (given.stage,)
     if stages != ("card",):
         data = _data(recipe, "train", given)
-        teacher = train_teacher(recipe, data, run, settled=given.stage == "map")
-        if "map" in stages:
-            distil_map(recipe, data, teacher, run)
+        teacher = train_teacher(recipe, data, run, settled=given.stage in ("map", "refine"))
+        if "map" in stages or "refine" in stages:
+            model = distil_map(recipe, data, teacher, run)
+            if "refine" in stages and recipe.blocks:
+                refine_map(recipe, data, teacher, model, run)
     if "card" in stages:
         _write_cards(recipe, out, given)
 
@@ -50,7 +52,8 @@ def _write_cards(recipe: Recipe, out: Path, given: argparse.Namespace) -> None:
     folder = Path(weights.__file__).parent if given.ship else out / "weights"
     folder.mkdir(parents=True, exist_ok=True)
     names = {"map": recipe.data, "teacher": f"{recipe.data}-teacher"}
-    trained = {stage: diamond.load(out / f"{stage}.ckpt") for stage in names}
+    files = {"map": "refined" if (out / "refined.ckpt").is_file() else "map", "teacher": "teacher"}
+    trained = {stage: diamond.load(out / f"{files[stage]}.ckpt") for stage in names}
     stored = {}
     for stage, name in names.items():
         draft = out / f"{name}.half"
@@ -94,7 +97,10 @@ def _parser(recipe: Recipe, description: str, minutes: float) -> argparse.Argume
     add = parser.add_argument
     add("--minutes", type=float, default=minutes, help=f"time of training, by which steps are chosen; {minutes:g}")
     add(
-        "--stage", choices=(*STAGES, "all"), default="all", help="teacher; map, from the teacher in --out; card; or all"
+        "--stage",
+        choices=(*STAGES, "all"),
+        default="all",
+        help="teacher; map, from the teacher in --out; refine, from the map there; card; or all",
     )
     add("--out", type=Path, help=f"folder of the run, which goes on if it was interrupted; runs/{recipe.data}")
     add("--root", type=Path, help="folder of the data")
@@ -105,6 +111,7 @@ def _parser(recipe: Recipe, description: str, minutes: float) -> argparse.Argume
     add("--teacher-share", type=float, help=f"of the time; {recipe.teacher_share:g}")
     add("--teacher-steps", type=int, help="instead of as many as fit into the time")
     add("--map-steps", type=int, help="likewise")
+    add("--refine-steps", type=int, help="likewise")
     add("--precision", choices=("fp32", "bf16"), help="of the networks while they train")
     add("--judge", type=Path, help="file of a judge, where none ships for these data")
     add("--ship", action="store_true", help="write weights and cards into the package, not into --out")

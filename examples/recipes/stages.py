@@ -1,4 +1,5 @@
-"""The two stages of every recipe: a class-conditional teacher, and the Diamond Map of its GLASS flow.
+"""The stages of every recipe: a class-conditional teacher; the Diamond Map of its GLASS flow; and, where a recipe says so,
+a refined map, whose deeper network goes on from where the first one ended.
 
 Labels are left out at random in both, so that the models sample with classes and without. A stage that was killed goes on
 where it was; one whose time is up saves the moving average of the weights as they are, and goes on from there when it is
@@ -25,12 +26,12 @@ import distill
 
 from diamond.checkpoint import read_tensors
 from diamond.data import Data
-from diamond.nets import Network, grow
+from diamond.nets import Network, deepen, grow
 from diamond.randomness import seeded
 
 from .budget import Deadline, planned_steps
 
-__all__ = ["Recipe", "Run", "Stage", "distil_map", "machine", "train_teacher"]
+__all__ = ["Recipe", "Run", "Stage", "distil_map", "machine", "refine_map", "train_teacher"]
 
 SAVED = 250  # steps between two states
 
@@ -45,7 +46,9 @@ class Recipe:
         network: makes the teacher's network from images `(N, C, H, W)`, the number of classes, and a width.
         width: of the network.
         teacher, map: arguments of `distill.train_flow` and `distill.distill`.
-        teacher_share: share of the time that goes to the teacher.
+        blocks: of the refined map's network; None for no refined map.
+        refine: arguments of `distill.distill` for it, beside those of `map`.
+        teacher_share, refine_share: shares of the time that go to the teacher and to the refined map.
         shared: arguments of both.
         states: noisy images at which posteriors are compared for the card.
     """
@@ -56,7 +59,10 @@ class Recipe:
     width: int
     teacher: dict[str, Any] = field(default_factory=dict)
     map: dict[str, Any] = field(default_factory=dict)
+    blocks: int | tuple[int, ...] | None = None
+    refine: dict[str, Any] = field(default_factory=dict)
     teacher_share: float = 0.3
+    refine_share: float = 0.0
     shared: dict[str, Any] = field(default_factory=lambda: {"label_dropout": 0.1})
     states: int = 8
 
@@ -67,15 +73,15 @@ class Run:
 
     Attributes:
         out: the folder of the models, their plans, states and metrics.
-        seconds: for both stages together.
-        steps: of the teacher and of the map; None for as many as fit.
+        seconds: for all stages together.
+        steps: of the teacher, of the map and of the refined map; None for as many as fit.
         seed: of everything random.
         progress: whether to show bars.
     """
 
     out: Path
     seconds: float
-    steps: tuple[int | None, int | None] = (None, None)
+    steps: tuple[int | None, int | None, int | None] = (None, None, None)
     seed: int = 0
     progress: bool = True
 
@@ -107,7 +113,29 @@ def distil_map(recipe: Recipe, data: Data, teacher: diamond.Flow, run: Run) -> d
         return diamond.DiamondMap(grow(teacher.net, states=1, times=3), teacher.interpolant, teacher.event_shape)
 
     stage = Stage("map", train, empty, {"data": recipe.data, "teacher": f"{recipe.data}-teacher"})
-    return stage.model(run, (1 - recipe.teacher_share) * run.seconds, run.steps[1])
+    settled = any(run.out.glob("refined.ckpt*"))
+    return stage.model(run, (1 - recipe.teacher_share - recipe.refine_share) * run.seconds, run.steps[1], settled)
+
+
+def refine_map(
+    recipe: Recipe, data: Data, teacher: diamond.Flow, first: diamond.DiamondMap, run: Run
+) -> diamond.DiamondMap:
+    """The map of the teacher by a deeper network, which begins as the `first` map's; kept in `refined.ckpt`."""
+
+    def network() -> Network:
+        with seeded(run.seed):
+            return deepen(first.net, recipe.blocks or 1)
+
+    def train(**given: Any) -> diamond.DiamondMap:
+        settings = {**recipe.shared, **recipe.map, **recipe.refine, **given}
+        return distill.distill(teacher, data.images, network(), labels=data.labels, seed=run.seed, **settings)
+
+    def empty() -> diamond.DiamondMap:
+        return diamond.DiamondMap(network(), teacher.interpolant, teacher.event_shape)
+
+    known = {"data": recipe.data, "teacher": f"{recipe.data}-teacher", "steps_before": first.metadata["steps"]}
+    known["minutes_before"] = first.metadata["minutes"]
+    return Stage("refined", train, empty, known).model(run, recipe.refine_share * run.seconds, run.steps[2])
 
 
 @dataclass(frozen=True)

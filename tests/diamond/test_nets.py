@@ -12,7 +12,7 @@ from diamond.flow_map import FlowMap
 from diamond.glass import glass_velocity
 from diamond.interpolant import Cosine, Linear
 from diamond.mixture import GaussianMixtureFlow
-from diamond.nets import Preconditioned, ResidualMLP, Transformer, UNet, Whitened, describe, grow, make
+from diamond.nets import Preconditioned, ResidualMLP, Transformer, UNet, Whitened, deepen, describe, grow, make
 from diamond.nets.embedding import time_features
 
 ROWS = 5
@@ -143,6 +143,39 @@ def test_growing_what_has_grown_already_is_refused(make_flow):
 def test_growing_a_foreign_network_is_refused():
     with pytest.raises(ValueError, match="^net: got Linear, expected one of .*ResidualMLP, Transformer"):
         grow(torch.nn.Linear(2, 2), 1, 3)
+
+
+def test_a_deepened_network_computes_what_the_original_does_and_learns_with_all_of_it(make_map):
+    net = awake(make_map(CLASSES, states=1, times=3))
+    deeper = deepen(net, 4)
+    x, t, (state, _), times = inputs()
+    cond = torch.arange(ROWS) % CLASSES
+    expected = net(x, t, cond, (state,), times)
+    torch.testing.assert_close(deeper(x, t, cond, (state,), times), expected, rtol=1e-12, atol=1e-12)
+    assert sum(w.numel() for w in deeper.parameters()) > 1.2 * sum(w.numel() for w in net.parameters())
+    for _ in range(2):  # the first step moves the last layers of the new blocks, which were at zero
+        deeper.zero_grad()
+        deeper(x, t, cond, (state,), times).square().sum().backward()
+        slopes = [float(w.grad.abs().sum()) for w in deeper.parameters() if w.requires_grad]
+        with torch.no_grad():
+            for weights in deeper.parameters():
+                weights += 0.1 * torch.randn_like(weights) if weights.requires_grad else 0
+    assert all(slope > 0 for slope in slopes)
+    assert torch.equal(net(x, t, cond, (state,), times), expected)  # and the original is as it was
+    assert describe(make(describe(deeper))) == describe(deeper)
+
+
+def test_a_network_deepened_to_fewer_blocks_or_a_foreign_one_is_refused(sown):
+    with pytest.raises(
+        ValueError, match="^blocks: got 1, which leaves no place for blocks.1.* expected as many as there"
+    ):
+        deepen(perceptron(), 1)
+    with pytest.raises(
+        ValueError, match=r"^blocks: got \(2,\), expected a whole number, or one for each of 2 resolutions"
+    ):
+        deepen(unet(), (2,))
+    with pytest.raises(ValueError, match="^net: got Linear, expected one of .*ResidualMLP, Transformer"):
+        deepen(torch.nn.Linear(2, 2), 3)
 
 
 @pytest.mark.parametrize("path", [Linear(), Cosine()], ids=repr)

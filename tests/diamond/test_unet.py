@@ -5,7 +5,7 @@ import torch
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from diamond.nets import UNet, grow
+from diamond.nets import UNet, deepen, grow
 
 
 @pytest.fixture
@@ -121,3 +121,13 @@ def test_cost_at_the_size_of_a_digit(sown):
 def test_sizes_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         UNet(**arguments)
+
+
+def test_blocks_can_be_counted_for_each_resolution(sown, seeded):
+    few, many = (UNet((1, 8, 8), 8, (1, 2), blocks, embedding=8).double() for blocks in (1, (1, 3)))
+    assert len(many.pyramid.down) == 1 and len(many.pyramid.inner.up) == 3
+    awake(few)
+    x, t = torch.randn(2, 1, 8, 8, dtype=torch.float64, generator=seeded()), torch.full((2,), 0.3, dtype=torch.float64)
+    torch.testing.assert_close(deepen(few, (1, 3))(x, t), few(x, t))
+    with pytest.raises(ValueError, match="^blocks: got 0, expected a whole number, or one for each of 2 resolutions"):
+        UNet((1, 8, 8), 8, (1, 2), 0)
