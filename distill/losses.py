@@ -124,10 +124,24 @@ def progressive(displace: Displace, weight: Weight, x: Tensor, s: Tensor, m: Ten
     return endpoint(displace, weight, x, s, r, target)
 
 
-def endpoint(displace: Displace, weight: Weight, x: Tensor, s: Tensor, r: Tensor, target: Tensor) -> Tensor:
+def endpoint(
+    displace: Displace,
+    weight: Weight,
+    x: Tensor,
+    s: Tensor,
+    r: Tensor,
+    target: Tensor,
+    distance: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
     """`|w(s) (X_{s,r}(x) - target) / (r - s)|^2` `(B,)`, for states and targets on one trajectory at `s < r`: the error
-    of the mean velocity between them."""
-    return mean_square(per_sample(weight(s) / (r - s), x) * (displace(x, s, r) - target))
+    of the mean velocity between them. Where the trajectory ends, at `r = 1`, a further `distance` of clean samples
+    `(B,)` may be added to the square, in the same unit."""
+    moved, scale = displace(x, s, r), weight(s) / (r - s)
+    losses = mean_square(per_sample(scale, x) * (moved - target))
+    if distance is None:
+        return losses
+    ends = (r == 1).nonzero().squeeze(1)
+    return losses.index_add(0, ends, scale[ends].square() * distance(moved[ends], target[ends]))
 
 
 def _along_path(displace: Displace, x: Tensor, s: Tensor, r: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from diamond.validation import check_choice
 
 from .fingerprints import fingerprint_of_model
 from .losses import diagonal, endpoint, eulerian, flow_matching, lagrangian, mean_flow, progressive
+from .perceptual import Perceptual
 from .problems import FlowProblem, PosteriorProblem, Problem, trajectory
 from .shares import LOSSES, Shares, shares_of, usual_loss
 from .times import LATEST, QUANTILES, draw_times, inner_grid, inner_pairs
@@ -101,6 +102,7 @@ class MapObjective:
         weighting: None, "adaptive" or "learned": see :mod:`distill.weighting`.
         times: the law of the outer times, of those on the diagonal, and of the pairs off it that lie on neither edge:
             "uniform", "logit-normal" or "early": see :mod:`distill.times`.
+        perceptual: with loss="trajectory", a further distance of its clean ends: see :mod:`distill.perceptual`.
 
     Raises:
         ValueError: an unknown name, a share outside [0, 1], or settings that contradict each other.
@@ -115,6 +117,7 @@ class MapObjective:
     supervision: str = "teacher"
     weighting: str | None = None
     times: str = "uniform"
+    perceptual: Perceptual | None = None
     reuse: int = field(init=False, default=1)
     shares: Shares = field(init=False)
     weigh: Weighting | None = field(init=False, default=None, compare=False)
@@ -132,6 +135,10 @@ class MapObjective:
                 "supervision: got 'data' with loss='trajectory', which follows a teacher's ODE; expected 'teacher', or "
                 f"one of the losses {', '.join(name for name in LOSSES if name != 'trajectory')}"
             )
+        if self.perceptual is not None and self.loss != "trajectory":
+            raise ValueError(
+                f"perceptual: got a distance with loss={self.loss!r}, expected it with loss='trajectory' alone"
+            )
         object.__setattr__(self, "reuse", 8 if self.loss == "trajectory" else 1)
         object.__setattr__(self, "weigh", make_weighting(self.weighting))
 
@@ -145,12 +152,15 @@ class MapObjective:
         names = ("loss", "supervision", "points", "weighting", "times")
         teacher = self.teacher if self.supervision == "teacher" else None
         known = None if teacher is None else fingerprint_of_model(teacher)
-        return {"teacher": known, **{name: getattr(self, name) for name in names}, **self.shares._asdict()}
+        seen = {} if self.perceptual is None else {"perceptual": self.perceptual.settings}
+        return {"teacher": known, **{name: getattr(self, name) for name in names}, **self.shares._asdict(), **seen}
 
     def prepare(self, model: DiamondMap | FlowMap, z: Tensor, cond: Any, generator: torch.Generator) -> Prepared:
         problem = self._problem(model, z, cond, generator)
         if self.loss != "trajectory":
             return Prepared(problem, z)
+        if self.perceptual is not None:
+            self.perceptual.to(z.device)
         rows = slice(0, self._split(z))
         grid = inner_grid(rows.stop, self.points, generator, z.device)
         return Prepared(problem, z, grid, trajectory(problem.rows(rows), noise_like(z[rows], generator), grid))
@@ -222,7 +232,7 @@ class MapObjective:
         i = torch.where(draws[2] < self.shares.from_zero, 0, i)
         j = torch.where(draws[2] < self.shares.from_zero / 2, last, j)
         s, r = grid[row, i], grid[row, j]
-        losses = endpoint(part.displace, part.weight, states[i, row], s, r, states[j, row])
+        losses = endpoint(part.displace, part.weight, states[i, row], s, r, states[j, row], self.perceptual)
         return self._weighed(losses, part, s, r)
 
     def _weighed(self, losses: Tensor, part: Problem, s: Tensor, r: Tensor) -> Tensor:

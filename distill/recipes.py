@@ -37,6 +37,7 @@ from diamond.nets import Network, ResidualMLP, Whitened, grow, labels_of
 from diamond.randomness import seeded
 
 from .objectives import FlowObjective, MapObjective
+from .perceptual import Perceptual
 from .shares import shares_of, usual_loss
 from .training.batches import Batches
 from .training.trainer import Schedule, train
@@ -111,6 +112,7 @@ def distill(
     from_zero: float | None = None,
     to_one: float | None = None,
     points: int = 8,
+    perceptual: Perceptual | None = None,
     **training: Any,
 ) -> DiamondMap:
     """Distils the GLASS flow of `teacher` into a Diamond Map, or trains one from data alone.
@@ -137,6 +139,7 @@ def distill(
         from_zero: share of the former that starts at s = 0; likewise.
         to_one: share of it that ends at r = 1; likewise.
         points: of "trajectory", steps of Heun's method from s = 0 to 1, at jittered times.
+        perceptual: of "trajectory", a further distance of clean samples: see :class:`distill.Perceptual`.
         steps, labels, training: as in :func:`train_flow` (`label_dropout`, `flip`, `out` and the like among them), but
             for a learning rate of 2e-3.
 

@@ -32,7 +32,17 @@ RECIPE = Recipe(
     width=32,
     teacher={"learning_rate": 1e-3},
     map={"loss": "trajectory", "times": "uniform", "learning_rate": 1e-3, "precision": "bf16"},
-    teacher_share=0.4,
+    blocks=(1, 3, 3),
+    refine={
+        "times": "early",
+        "from_zero": 0.9,
+        "points": 12,
+        "weighting": "adaptive",
+        "perceptual": 0.3,
+        "learning_rate": 7e-4,
+    },
+    teacher_share=0.2,
+    refine_share=0.4,
     shared={"batch": 128, "label_dropout": 0.1},
 )
 

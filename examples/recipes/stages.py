@@ -30,6 +30,7 @@ from diamond.nets import Network, deepen, grow
 from diamond.randomness import seeded
 
 from .budget import Deadline, planned_steps
+from .features import features_of
 
 __all__ = ["Recipe", "Run", "Stage", "distil_map", "machine", "refine_map", "train_teacher"]
 
@@ -47,7 +48,7 @@ class Recipe:
         width: of the network.
         teacher, map: arguments of `distill.train_flow` and `distill.distill`.
         blocks: of the refined map's network; None for no refined map.
-        refine: arguments of `distill.distill` for it, beside those of `map`.
+        refine: arguments of `distill.distill` for it, beside those of `map`; "perceptual" the weight of that distance.
         teacher_share, refine_share: shares of the time that go to the teacher and to the refined map.
         shared: arguments of both.
         states: noisy images at which posteriors are compared for the card.
@@ -128,6 +129,9 @@ def refine_map(
 
     def train(**given: Any) -> diamond.DiamondMap:
         settings = {**recipe.shared, **recipe.map, **recipe.refine, **given}
+        if "perceptual" in settings:
+            features = features_of(data, run.out / "features.safetensors", run.seed)
+            settings["perceptual"] = distill.Perceptual(features, settings["perceptual"])
         return distill.distill(teacher, data.images, network(), labels=data.labels, seed=run.seed, **settings)
 
     def empty() -> diamond.DiamondMap:
