@@ -104,9 +104,9 @@ class DiamondMap(Model):
         """`X_{0,r}`, as :meth:`displace` gives it, without the algebra: at s = 0 the inner look holds no signal, so the
         statistic is `x_t` itself and the ancillary noise is `-noise`. The stopping time is `(B,)` or one number."""
         self.nfe += len(noise)
-        stop = r.to(t.dtype) if isinstance(r, Tensor) else torch.full_like(t, r)
+        stop = r.to(t.dtype) if isinstance(r, Tensor) else _everywhere(r, t)
         share = per_sample(r, noise)
-        endpoint = self._endpoint_at(x_t, t, noise * -share, (torch.zeros_like(t), stop, t), cond)
+        endpoint = self._endpoint_at(x_t, t, noise * -share, (_everywhere(0.0, t), stop, t), cond)
         return endpoint if isinstance(r, float) and r == 1 else torch.lerp(noise, endpoint, share)
 
     def _endpoint_at(self, x: Tensor, time: Tensor, noise: Tensor, times: tuple[Tensor, ...], cond: Any) -> Tensor:
@@ -165,7 +165,7 @@ class DiamondMap(Model):
         x_bar, x_t, t, cond = noise.flatten(0, 1), fold_draws(x_t, n), fold_draws(t, n), repeat_cond(cond, n)
         x_bar = self._from_noise(x_bar, 1 / check_positive("steps", steps), x_t, t, cond)
         for i in range(1, steps):
-            s, r = torch.full_like(t, i / steps), torch.full_like(t, (i + 1) / steps)
+            s, r = _everywhere(i / steps, t), _everywhere((i + 1) / steps, t)
             x_bar = self.displace(x_bar, s, r, x_t, t, cond=cond)
         return x_bar.reshape(shape)
 
@@ -224,7 +224,7 @@ class DiamondMap(Model):
         check_state(x_t, self.event_shape)
         t = as_times(t, x_t)
         self.nfe += len(x_t)
-        start = torch.zeros_like(t)
+        start = _everywhere(0.0, t)
         return self._endpoint_at(x_t, t, torch.zeros_like(x_t), (start, start, t), cond)
 
     def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
@@ -243,3 +243,8 @@ class DiamondMap(Model):
         for i in range(check_positive("steps", steps)):
             x = self.transition(x, i / steps, (i + 1) / steps, cond=cond, generator=generator)
         return x
+
+
+def _everywhere(time: float, t: Tensor) -> Tensor:
+    """One time for the whole batch of times `t` `(B,)`, stored once."""
+    return t.new_full((), time).expand_as(t)

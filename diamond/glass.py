@@ -32,7 +32,7 @@ from .model import Model, View, fold_draws, repeat_cond
 from .observation import combine_looks
 from .randomness import Generator, normal
 from .transition import transition_scales
-from .validation import as_times, check_choice, check_later, check_noise, check_positive, check_state
+from .validation import as_times, check_choice, check_later, check_noise, check_positive, check_state, shared
 
 __all__ = ["GlassFlow", "glass_velocity"]
 
@@ -125,6 +125,8 @@ class GlassFlow(View):
 
     def _inner(self, y: Tensor, x_t: Tensor, t: Tensor, t_next: Tensor, rho, cond: Any) -> Tensor:
         """Integrates the inner flow over all of [0, 1] and returns `gamma x_t + y_1`."""
+        if shared(t) and (len(t_next) == 1 or shared(t_next)) and not isinstance(rho, Tensor):  # one inner path for all
+            t, t_next = t[:1], t_next[:1]
         scales = transition_scales(self.interpolant, t, t_next.expand_as(t), rho)
         outer = self.interpolant.alpha(t), self.interpolant.sigma(t)
 
@@ -133,7 +135,7 @@ class GlassFlow(View):
 
         def denoise(y: Tensor, s: float) -> Tensor:
             looks = combine_looks(self.interpolant, outer, inner(s))
-            return self.flow.denoise(looks.statistic(x_t, y), looks.time.to(t.dtype), cond=cond)
+            return self.flow.denoise(looks.statistic(x_t, y), looks.time.to(t.dtype).expand(len(y)), cond=cond)
 
         def step(y: Tensor, s: float, s_next: float, z: Tensor) -> Tensor:
             """Exact where the denoiser is constantly `z`: carries the noise in `y` along, and the signal up."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .interpolant import Interpolant
 from .randomness import Generator, normal
-from .validation import as_times, check_positive, check_state
+from .validation import as_times, check_positive, check_state, shared
 
 __all__ = ["Model", "PosteriorSampler", "View", "fold_draws", "repeat_cond", "slice_cond"]
 
@@ -130,7 +130,9 @@ class View(Model):
 
 
 def fold_draws(tensor: Tensor, n: int) -> Tensor:
-    """`(B, ...)` repeated for `n` draws: `(n * B, ...)`, draw-major."""
+    """`(B, ...)` repeated for `n` draws: `(n * B, ...)`, draw-major. A number expanded over the batch stays one."""
+    if shared(tensor):
+        return tensor[:1].expand(n * len(tensor))
     return tensor if n == 1 else tensor.repeat(n, *[1] * (tensor.ndim - 1))
 
 

@@ -45,7 +45,7 @@ def as_times(t: Tensor | float, x: Tensor, name: str = "t") -> Tensor:
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     if isinstance(t, (int, float)):
-        return torch.full((len(x),), check_time(t, name), dtype=dtype, device=x.device)
+        return torch.full((), check_time(t, name), dtype=dtype, device=x.device).expand(len(x))
     if not isinstance(t, Tensor):
         t = torch.tensor(t, dtype=torch.float64)
     times = t if t.dtype == dtype and t.device == x.device else t.to(x.device, dtype)
@@ -55,6 +55,11 @@ def as_times(t: Tensor | float, x: Tensor, name: str = "t") -> Tensor:
     if not 0 <= low <= high <= 1:
         raise ValueError(f"{name}: got times from {low:g} to {high:g}, expected times in [0, 1]")
     return times if times.ndim else times.expand(len(x))
+
+
+def shared(t: Tensor) -> bool:
+    """Whether times `(B,)` are one number expanded over the batch, so that what follows from them need be computed once."""
+    return t.ndim == 1 and len(t) > 1 and t.stride(0) == 0
 
 
 def check_time(t: float, name: str = "t") -> float:

@@ -13,6 +13,7 @@ import torch
 
 from torch import Tensor, nn
 
+from ..validation import shared
 from .network import silenced
 
 __all__ = ["Conditioning", "silent_branch", "time_features"]
@@ -35,10 +36,13 @@ def silent_branch(entering: int, width: int, leaving: int) -> nn.Sequential:
 
 
 class Conditioning(nn.Module):
-    """Embeds a network's time, further times, and class label into one vector `(B, width)`.
+    """Embeds a network's time, further times, and class label into one vector `(B, width)`, or `(1, width)`.
 
     The further times pass through a branch that ends in zeros at the start, so that a network that grew them begins
     as the network without them.
+
+    Times that all rows share, one number expanded over the batch, are embedded once, `(1, width)`, and what a network
+    computes of the embedding alone is computed once as well.
 
     Arguments:
         width: size of the embedding.
@@ -56,23 +60,25 @@ class Conditioning(nn.Module):
             self.label = nn.Embedding(classes + 1, width)
 
     def forward(self, t: Tensor, cond: Tensor | None, times: tuple[Tensor, ...]) -> Tensor:
-        dtype = next(self.parameters()).dtype
+        dtype, rows = next(self.parameters()).dtype, len(t)
         if len(times) != self.times:
             raise ValueError(f"times: got {len(times)} times beside t, this network takes {self.times}")
+        if all(shared(time) for time in (t, *times)):
+            t, times = t[:1], tuple(time[:1] for time in times)
         embedding = self.time(time_features(t, dtype))
         if times:
             embedding = embedding + self.more(time_features(torch.stack(times, dim=-1), dtype).flatten(-2))
         if self.classes:
-            return embedding + self.label(self._labels(t, cond))
+            return embedding + self.label(self._labels(t, rows, cond))
         if cond is not None:
             raise ValueError("cond: got a tensor, but this network was made without classes and takes none")
         return embedding
 
-    def _labels(self, t: Tensor, cond: Tensor | None) -> Tensor:
+    def _labels(self, t: Tensor, rows: int, cond: Tensor | None) -> Tensor:
         if cond is None:
             return torch.full((len(t),), self.classes, device=t.device, dtype=torch.long)
-        if cond.shape != t.shape or cond.is_floating_point():
+        if cond.shape != (rows,) or cond.is_floating_point():
             raise ValueError(
-                f"cond: got {cond.dtype} {tuple(cond.shape)}, expected class labels ({len(t)},), whole numbers"
+                f"cond: got {cond.dtype} {tuple(cond.shape)}, expected class labels ({rows},), whole numbers"
             )
         return cond.long()
