@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -77,12 +78,12 @@ class Model(nn.Module, abc.ABC):
     @property
     def dtype(self) -> torch.dtype:
         """The number type of the parameters, and of the samples that start here."""
-        return next((p.dtype for p in (*self.parameters(), *self.buffers()) if p.is_floating_point()), torch.float32)
+        return next((p.dtype for p in chain(self.parameters(), self.buffers()) if p.is_floating_point()), torch.float32)
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next((p.device for p in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+        return next((p.device for p in chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     def prior(self, n: int, *, generator: Generator = None) -> Tensor:
         """`n` standard normal states at t = 0, `(n, *event)`."""

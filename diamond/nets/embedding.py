@@ -60,7 +60,7 @@ class Conditioning(nn.Module):
             self.label = nn.Embedding(classes + 1, width)
 
     def forward(self, t: Tensor, cond: Tensor | None, times: tuple[Tensor, ...]) -> Tensor:
-        dtype, rows = next(self.parameters()).dtype, len(t)
+        dtype, rows = next(self.time.parameters()).dtype, len(t)
         if len(times) != self.times:
             raise ValueError(f"times: got {len(times)} times beside t, this network takes {self.times}")
         if all(shared(time) for time in (t, *times)):

@@ -1,7 +1,9 @@
 """What the toolkit costs beside the network: ratios, on this machine.
 
-1. `DiamondMap.posterior` against the bare call of its network, at batch 256.
-2. The share of `align.smc` that is spent outside the network and the reward.
+1. `DiamondMap.posterior` against the bare call of its network, at batch 256: with a time of its own for each row, and with
+   one time for all, which the model embeds once and a bare call with a batch of times does not.
+2. The share of `align.smc` that is spent outside the network and the reward, and its time against that of bare calls with
+   batches of times, as many and as large, and the reward.
 3. `align.smc` where the model costs next to nothing: 1,000 populations of 512 particles in one call, on a mixture.
 4. Peak memory of `align.value_gradient` as the number of Monte Carlo draws grows, with and without `chunk`.
 
@@ -60,13 +62,18 @@ def posterior_overhead(rounds: int) -> None:
     for name, net in networks(generator).items():
         model = diamond.DiamondMap(net, event_shape=EVENT).eval()
         x, t = torch.randn(256, *EVENT, generator=generator), torch.rand(256, generator=generator)
-        times = torch.zeros(256), torch.ones(256), t
-        bare, ours = alternate(
-            functools.partial(net, x, t, None, states=(x,), times=times),
-            functools.partial(model.posterior, x, t, generator=generator),
-            rounds,
-        )
-        print(f"  {name:32s} bare {bare * 1e3:7.2f} ms   posterior {ours * 1e3:7.2f} ms   ratio {ours / bare:.3f}")
+        bare = bare_call(net, x, t)
+        for kind, at in {"each its time": t, "one time": 0.5}.items():
+            theirs, ours = alternate(bare, functools.partial(model.posterior, x, at, generator=generator), rounds)
+            print(
+                f"  {name:32s} {kind:13s} bare {theirs * 1e3:7.2f} ms   posterior {ours * 1e3:7.2f} ms   "
+                f"ratio {ours / theirs:.3f}"
+            )
+
+
+def bare_call(net: torch.nn.Module, x: torch.Tensor, t: torch.Tensor) -> functools.partial:
+    """The network's own call at states `x` and times `t`, one a row."""
+    return functools.partial(net, x, t, None, states=(x,), times=(torch.zeros_like(t), torch.ones_like(t), t))
 
 
 class Timed(torch.nn.Module):
@@ -75,11 +82,13 @@ class Timed(torch.nn.Module):
     def __init__(self, inner) -> None:
         super().__init__()
         self.inner, self.seconds, self.event_shape = inner, 0.0, EVENT
+        self.rows: list[int] = []
 
     def forward(self, *arguments, **options):
         start = time.perf_counter()
         out = self.inner(*arguments, **options)
         self.seconds += time.perf_counter() - start
+        self.rows.append(len(arguments[0]))
         return out
 
 
@@ -91,14 +100,28 @@ def smc_overhead(rounds: int) -> None:
 
 def smc_shares(particles: int, rounds: int) -> None:
     for name, net in networks(torch.Generator().manual_seed(0)).items():
-        shares, seconds = [], []
+        shares, seconds, ratios = [], [], []
         for seed in range(rounds):
             timed, reward = Timed(net), Timed(align.rewards.Symmetry())
             model = diamond.DiamondMap(timed, event_shape=EVENT).eval()
             out = align.smc(model, reward, particles, generator=torch.Generator().manual_seed(seed))
             shares.append(1 - (timed.seconds + reward.seconds) / out.seconds)
             seconds.append(out.seconds)
-        print(f"  {name:32s} {statistics.median(seconds) * 1e3:7.1f} ms   outside {statistics.median(shares):.1%}")
+            ratios.append(out.seconds / (seconds_of_bare_calls(net, timed.rows) + reward.seconds))
+        print(
+            f"  {name:32s} {statistics.median(seconds) * 1e3:7.1f} ms   outside {statistics.median(shares):.1%}   "
+            f"against bare calls {statistics.median(ratios):.2f}"
+        )
+
+
+@torch.no_grad()
+def seconds_of_bare_calls(net: torch.nn.Module, rows: list[int]) -> float:
+    """The time of the network's own calls on so many rows each, one after the other."""
+    calls = {n: bare_call(net, torch.zeros(n, *EVENT), torch.full((n,), 0.5)) for n in set(rows)}
+    start = time.perf_counter()
+    for n in rows:
+        calls[n]()
+    return time.perf_counter() - start
 
 
 def peak() -> int:
