@@ -8,28 +8,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from diamond.nets import UNet, deepen, grow
 
 
-@pytest.fixture
-def sown():
-    """Weights are the same in every test, and the global random state stays as it is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
-def awake(net):
-    with torch.no_grad():
-        for weights in net.parameters():
-            weights += 0.2 * torch.randn(weights.shape, dtype=weights.dtype)
-    return net
-
-
 @pytest.mark.parametrize(
     ("shape", "patch", "multipliers"),
     [((1, 8, 8), 1, (1, 2)), ((3, 64, 64), 1, (1, 1, 2, 2)), ((1, 28, 28), 1, (1, 2, 2, 2)), ((1, 28, 28), 2, (1, 2, 3)),
      ((3, 7, 5), 1, (1, 2, 2)), ((4, 1, 1), 1, (1, 1)), ((2, 6, 9), 3, (1,))],
 )  # fmt: skip
-def test_every_size_of_picture_passes_with_its_forward_derivative(shape, patch, multipliers, sown, seeded):
-    net = awake(UNet(shape, 8, multipliers, patch=patch, states=1, times=3, embedding=8).double())
+def test_every_size_of_picture_passes_with_its_forward_derivative(shape, patch, multipliers, sown, seeded, awake):
+    net = awake(UNet(shape, 8, multipliers, patch=patch, states=1, times=3, embedding=8))
     x, state = torch.randn(2, 2, *shape, dtype=torch.float64, generator=seeded())
     t, s, r, outer = torch.rand(4, 2, dtype=torch.float64, generator=seeded(1)) * 0.9
 
@@ -43,8 +28,8 @@ def test_every_size_of_picture_passes_with_its_forward_derivative(shape, patch, 
     torch.testing.assert_close(slope, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_images_need_not_be_contiguous(sown, seeded):
-    net = awake(UNet((2, 4, 6), 8, (1, 2), embedding=8).double())
+def test_images_need_not_be_contiguous(sown, seeded, awake):
+    net = awake(UNet((2, 4, 6), 8, (1, 2), embedding=8))
     x = torch.randn(3, 6, 4, 2, dtype=torch.float64, generator=seeded()).permute(0, 3, 2, 1)
     t = torch.full((), 0.3, dtype=torch.float64).expand(3)
     plain = net(x.contiguous(), t)
@@ -53,8 +38,8 @@ def test_images_need_not_be_contiguous(sown, seeded):
 
 
 @pytest.mark.parametrize(("multipliers", "attention", "everywhere"), [((1,), 0, False), ((1,), 16, True)])
-def test_pixels_see_their_neighbours_and_with_attention_all(multipliers, attention, everywhere, sown):
-    net = awake(UNet((1, 16, 16), 8, multipliers, attention=attention, embedding=8).double())
+def test_pixels_see_their_neighbours_and_with_attention_all(multipliers, attention, everywhere, sown, awake):
+    net = awake(UNet((1, 16, 16), 8, multipliers, attention=attention, embedding=8))
     net.norm = torch.nn.Identity()  # a normalisation couples all pixels
     for block in (*net.pyramid.down, *net.pyramid.up):
         block.norm = block.second_norm = torch.nn.Identity()
@@ -64,9 +49,9 @@ def test_pixels_see_their_neighbours_and_with_attention_all(multipliers, attenti
     assert bool(seen[-1, -1]) == everywhere
 
 
-def test_a_coarse_resolution_widens_the_view(sown):
+def test_a_coarse_resolution_widens_the_view(sown, awake):
     def seen(multipliers):
-        net = awake(UNet((1, 32, 32), 8, multipliers, attention=0, embedding=8).double())
+        net = awake(UNet((1, 32, 32), 8, multipliers, attention=0, embedding=8))
         for module in net.modules():
             for name, child in module.named_children():
                 if isinstance(child, torch.nn.GroupNorm):
@@ -86,9 +71,9 @@ def test_blocks_start_as_the_identity_and_the_output_at_zero(sown, seeded):
     assert (net(x, t) == 0).all()
 
 
-def test_gains_of_noise_are_of_the_pixel(sown, seeded):
+def test_gains_of_noise_are_of_the_pixel(sown, seeded, awake):
     """The gain is a function of the features: with the path of the output silent, F is the gain times the noise."""
-    net = awake(UNet((1, 6, 6), 8, (1, 2), states=1, embedding=8).double())
+    net = awake(UNet((1, 6, 6), 8, (1, 2), states=1, embedding=8))
     with torch.no_grad():
         net.leave.weight.zero_()
         net.leave.bias.zero_()
@@ -123,7 +108,7 @@ def test_sizes_that_do_not_fit_are_refused(arguments, message):
         UNet(**arguments)
 
 
-def test_blocks_can_be_counted_for_each_resolution(sown, seeded):
+def test_blocks_can_be_counted_for_each_resolution(sown, seeded, awake):
     few, many = (UNet((1, 8, 8), 8, (1, 2), blocks, embedding=8).double() for blocks in (1, (1, 3)))
     assert len(many.pyramid.down) == 1 and len(many.pyramid.inner.up) == 3
     awake(few)
