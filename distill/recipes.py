@@ -147,7 +147,9 @@ def distill(
         ValueError: a teacher, data, or settings that do not fit.
     """
     source = _flow_of(teacher)
-    objective = MapObjective(source, loss, off_diagonal, from_zero, to_one, points, supervision, weighting, times)
+    objective = MapObjective(
+        source, loss, off_diagonal, from_zero, to_one, points, supervision, weighting, times, perceptual
+    )
     return _distil(
         DiamondMap, {"states": 1, "times": 3}, source, interpolant, data, net, labels, objective, steps, "distil",
         **training,

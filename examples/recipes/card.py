@@ -42,24 +42,35 @@ def card_of(model: Any, name: str, recipe: Recipe, figures: dict[str, Any]) -> s
         "Flow": "A class-conditional flow model, the teacher of the map of the same name.",
     }[kind]
     count = sum(parameter.numel() for parameter in model.parameters())
-    settings = {**recipe.shared, **(recipe.map if kind == "DiamondMap" else recipe.teacher)}
-    told = ", ".join(f"{key} {value}" for key, value in settings.items())
+    training = {**recipe.shared, **(recipe.map if kind == "DiamondMap" else recipe.teacher)}
     planned = f" of {known['planned_steps']} planned" if "planned_steps" in known else ""
+    trained = f"{known['steps']} steps{planned}, seed {known['seed']}, {_told(training)}; {known['minutes']} minutes"
+    if "steps_before" in known:
+        first = f"{known['steps_before']} steps, {_told(training)}, {known['minutes_before']} minutes"
+        refined = {**training, **recipe.refine}
+        changed = {key: value for key, value in refined.items() if training.get(key) != value}
+        trained = (
+            f"{first}; then, by a network of {recipe.blocks} blocks that goes on from there, {known['steps']} steps{planned}, "
+            f"{_told(changed)}, {known['minutes']} minutes; seed {known['seed']}"
+        )
     lines = [
         f"# {name}", "", f"{what} `diamond.load({name!r})` reads it.", "",
         "## Data", "", f"`{recipe.data}`, images {'x'.join(map(str, model.event_shape))} in [-1, 1], the training split "
         f"without the held-out one. {recipe.source}", "",
         "## Recipe", "",
-        f"`python -m examples.recipes.{recipe.data}`: {known['steps']} steps{planned}, seed {known['seed']}, {told}; width "
-        f"{recipe.width}, {count:,} parameters, kept in single precision while trained and stored in half; "
-        f"{known['minutes']} minutes on {known['machine']}. Labels were left out at random, so that `cond=None` samples "
-        "without a class.", "",
+        f"`python -m examples.recipes.{recipe.data}`: {trained}, on {known['machine']}. Width {recipe.width}, {count:,} "
+        "parameters, kept in single precision while trained and stored in half. Labels were left out at random, so that "
+        "`cond=None` samples without a class.", "",
         "## Figures", "", *_figures(figures), "",
         "## Limits", "",
         "Small on purpose: an example to try alignment on. The figures judge class and quality, and do not tell memorised "
         "images from new ones.", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _told(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
 def _figures(figures: dict[str, Any]) -> list[str]:
