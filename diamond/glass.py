@@ -27,9 +27,9 @@ should keep, so N steps lose :math:`\tfrac12 \sum \Delta\varphi^2` of it to lead
 
 Steps even in s have :math:`c = 1` for the posterior: within 5 % of the best at t = 0 for d = 1, and ever worse as P grows.
 The grid "posterior" has :math:`c = \sqrt{1 + \alpha_t^2 / \sigma_t^2}`, which is P for d = 1 and tends to P for any d as t
-grows; where it is not P, it loses less than equal angles do from a ratio of 1.6 on. In s it is, for i = 0, ..., N,
+grows; where the two differ by a factor of 1.7 or more, it loses less than angles that are equal for c. In s it is
 
-.. math:: \frac{s_i}{1 - s_i} = \frac{c}{\bar\alpha + c \bar\sigma} \, \frac{i}{N - i} .
+.. math:: \frac{s_i}{1 - s_i} = \frac{c}{\bar\alpha + c \bar\sigma} \, \frac{i}{N - i}, \qquad i = 0, \dots, N .
 
 References:
     | GLASS Flows (Holderrieth et al., 2025), https://arxiv.org/abs/2509.25170, Theorem 1 and Proposition 2
@@ -75,9 +75,10 @@ class GlassFlow(View):
             :class:`~diamond.GaussianMixtureFlow`, a :class:`~diamond.DiamondMap`.
         steps: inner steps of a draw, each of one evaluation (two with `solver="heun"`, but for the last).
         solver: "euler" or "heun".
-        grid: where the inner steps end: "uniform" in inner time, or "posterior", steps in proportion to the width that
-            the posterior of `x_t` has for data of variance 1 (see the module). The two agree at t = 0 on the linear path;
-            at late times "posterior" needs far fewer steps. `examples/benchmarks/glass_grid.py` measures both.
+        grid: where the inner steps end: "uniform" in inner time, or "posterior", the same grid in units of the width that
+            the posterior of `x_t` has for data of variance 1 (see the module). The two agree at t = 0 (for
+            DDPM's transitions, on the linear path); at late times "posterior" needs far fewer steps.
+            `examples/benchmarks/glass_grid.py` measures both.
 
     Raises:
         ValueError: no steps, or an unknown solver or grid.
@@ -150,7 +151,6 @@ class GlassFlow(View):
             t, t_next = t[:1], t_next[:1]
         scales = transition_scales(self.interpolant, t, t_next.expand_as(t), rho)
         outer = self.interpolant.alpha(t), self.interpolant.sigma(t)
-
         times = self._inner_times(outer, scales)
 
         def inner(s: Tensor | float) -> tuple[Tensor, Tensor]:
