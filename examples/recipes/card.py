@@ -14,6 +14,10 @@ from .stages import Recipe
 __all__ = ["card_of", "ship"]
 
 COLUMNS = {"accuracy": "class right", "frechet": "Frechet", "precision": "precision", "recall": "recall"}
+SEEN = (
+    " The map was trained with features of another classifier of the same images beside their pixels, which favours it "
+    "before a judge's features; the comparison of posteriors is one of pixels."
+)
 LARGEST = 16_000_000  # bytes
 
 
@@ -64,7 +68,7 @@ def card_of(model: Any, name: str, recipe: Recipe, figures: dict[str, Any]) -> s
         "## Figures", "", *_figures(figures), "",
         "## Limits", "",
         "Small on purpose: an example to try alignment on. The figures judge class and quality, and do not tell memorised "
-        "images from new ones.", "",
+        f"images from new ones.{SEEN if 'perceptual' in training or 'perceptual' in recipe.refine else ''}", "",
     ]  # fmt: skip
     return "\n".join(lines)
 

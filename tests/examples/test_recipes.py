@@ -1,6 +1,7 @@
 """The recipes of the models that ship: steps by the clock, an end when time is up, a start where it was, and cards."""
 
 import json
+import shutil
 import signal
 import sys
 import time
@@ -22,7 +23,8 @@ if str(ROOT) not in sys.path:  # the examples are not installed
 
 from examples.recipes import budget, cifar10, command, digits, mnist  # noqa: E402
 from examples.recipes.card import ship  # noqa: E402
-from examples.recipes.stages import Run, distil_map, train_teacher  # noqa: E402
+from examples.recipes.features import features_of  # noqa: E402
+from examples.recipes.stages import Run, distil_map, refine_map, train_teacher  # noqa: E402
 
 SMALL = replace(digits.RECIPE, width=8, shared={"batch": 8, "label_dropout": 0.1})
 
@@ -132,6 +134,30 @@ def test_cards_tell_what_is_shipped(trained, monkeypatch):
     assert not (trained / "large.safetensors").exists()
 
 
+def test_a_refined_map_is_a_deeper_network_that_goes_on_from_the_first(trained, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("examples.recipes.features.STEPS", 2)
+    recipe = replace(SMALL, blocks=4, refine={"perceptual": 0.3, "times": "early", "learning_rate": 1e-9})
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    teacher, first = (diamond.load(tmp_path / f"{name}.ckpt") for name in ("teacher", "map"))
+    refined = refine_map(recipe, data, teacher, first, run(tmp_path, steps=(4, 8, 2)))
+    assert len(refined.net.net.blocks) == 4 and len(first.net.net.blocks) == 3
+    assert refined.metadata["steps"] == 2 and refined.metadata["steps_before"] == 8
+    noise = torch.randn(1, 2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    x, labels = data.images[:2], data.labels[:2]
+    assert torch.allclose(*(model.posterior(x, 0.5, noise=noise, cond=labels) for model in (first, refined)), atol=1e-4)
+    before = (tmp_path / "features.safetensors").read_bytes()
+    again = features_of(data, tmp_path / "features.safetensors", seed=1)  # read, not made
+    assert (tmp_path / "features.safetensors").read_bytes() == before
+    assert [tuple(found.shape[1:]) for found in again(x)] == [(24, 4, 4), (48, 2, 2), (64, 1, 1)]
+    assert not any(weights.requires_grad for weights in again.parameters())
+    monkeypatch.setattr(command, "measure", lambda *_, **__: {"posterior": {"0.5": 1.0}})
+    command.main(recipe, "a recipe", 1.0, ["--stage", "card", "--quick", "--out", str(tmp_path)])
+    card = (tmp_path / "weights" / "digits.md").read_text()
+    assert "8 steps, batch 8" in card and "then, by a network of 4 blocks that goes on from there, 2 steps, " in card
+    assert "perceptual 0.3" in card and "another classifier" in card
+    assert len(diamond.load(tmp_path / "weights" / "digits.safetensors").net.net.blocks) == 4
+
+
 @pytest.mark.parametrize("module", [mnist, cifar10])
 def test_the_larger_recipes_run_on_a_few_images(module, tmp_path, monkeypatch):
     shape = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}[module.RECIPE.data]
@@ -142,6 +168,8 @@ def test_the_larger_recipes_run_on_a_few_images(module, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "measure", lambda *_, **__: {"posterior": {"0.5": 1.0}})
     recipe = replace(module.RECIPE, data=module.RECIPE.data)
     arguments = ["--quick", "--quiet", "--batch", "4", "--width", "4", "--teacher-steps", "1", "--map-steps", "1"]
+    arguments += ["--refine-steps", "1"]
+    monkeypatch.setattr("examples.recipes.features.STEPS", 1)
     command.main(recipe, "a recipe", 1.0, [*arguments, "--out", str(tmp_path / "out")])
     model = diamond.load(tmp_path / "out" / "weights" / f"{module.RECIPE.data}.safetensors")
     assert isinstance(model, diamond.DiamondMap) and model.event_shape == shape
