@@ -133,6 +133,17 @@ def family():
 
 
 @pytest.fixture
+def run():
+    """Runs sequential Monte Carlo from one seed: a thousand populations side by side, so that each claim is a z-score."""
+
+    def smc(model, reward, seed=0, populations=1000, particles=64, steps=6, **options):
+        generator = torch.Generator().manual_seed(seed)
+        return align.smc(model, reward, particles, steps, batch=populations, generator=generator, **options)
+
+    return smc
+
+
+@pytest.fixture
 def check_tilt(check_mean):
     """Tests that evidence and weighted samples are those of a tilt, `law` with normaliser `exp(log_z)`: evidence, mean
     and covariance, within four standard errors of the populations."""

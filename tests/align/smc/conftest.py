@@ -1,4 +1,4 @@
-"""What the tests of sequential Monte Carlo share: runs of many populations, and value functions good and bad.
+"""What the tests of sequential Monte Carlo share: value functions, good and bad.
 
 A thousand independent populations run side by side in one call, so that each claim is a z-score. Claims of exactness
 are made on mild tilts, where those scores have power; a claim of efficiency needs a hard one.
@@ -6,10 +6,6 @@ are made on mild tilts, where those scores have power; a claim of efficiency nee
 
 import pytest
 import torch
-
-import align
-
-POPULATIONS, PARTICLES = 1000, 64
 
 
 def exact(model, reward):
@@ -38,14 +34,3 @@ def dice(model, reward):
 def values():
     """Options of a run that settle its value function, by name: each of a model and a reward."""
     return {make.__name__: make for make in (exact, plugin, junk, nothing, dice)} | {"4 draws": lambda *_: {"mc": 4}}
-
-
-@pytest.fixture
-def run():
-    """Runs populations side by side from one seed."""
-
-    def smc(model, reward, seed=0, populations=POPULATIONS, particles=PARTICLES, steps=6, **options):
-        generator = torch.Generator().manual_seed(seed)
-        return align.smc(model, reward, particles, steps, batch=populations, generator=generator, **options)
-
-    return smc
