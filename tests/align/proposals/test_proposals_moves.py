@@ -1,4 +1,4 @@
-"""Proposals: one move against the exact kernel, whole runs against the tilted law, and what they save.
+"""Proposals, move by move, against the exact kernel.
 
 A guided move that owes `c` must give `E[exp(c) f(x')]` of the plain transition, for every state: its moments are known
 in closed form.
@@ -9,12 +9,9 @@ import math
 import pytest
 import torch
 
-import align
-
 from align.population import Population
 from align.potentials import Potentials
-from align.proposals import LONGEST, PROPOSALS, RESERVE, owed_for_shift, proposal_named
-from diamond.glass import GlassFlow
+from align.proposals import LONGEST, RESERVE, owed_for_shift, proposal_named
 from diamond.interpolant import Cosine
 
 MOVES = 10_000
@@ -27,11 +24,6 @@ def test_a_shift_owes_the_ratio_of_two_densities(seeded):
     law = torch.distributions.Normal(torch.zeros(3, 2, dtype=torch.float64), 1.0)
     expected = (law.log_prob(noise + shift) - law.log_prob(noise)).sum((1, 2))
     torch.testing.assert_close(owed_for_shift(shift, noise, torch.float64), expected)
-
-
-def run(model, reward, seed=0, populations=1000, particles=64, steps=6, **options):
-    generator = torch.Generator().manual_seed(seed)
-    return align.smc(model, reward, particles, steps, batch=populations, generator=generator, **options)
 
 
 def moves(model, reward, name, t, t_next, mc=4, rho=None, strength=1.0, beta=None, antithetic=False):
@@ -47,9 +39,6 @@ def moves(model, reward, name, t, t_next, mc=4, rho=None, strength=1.0, beta=Non
         potentials.advance(x, t, like)
         after, owed = proposal_named(name, population, potentials, rho, strength)(x, t, t_next)
     return after, torch.zeros(MOVES, dtype=torch.float64) if owed is None else owed[0]
-
-
-# -------------------------------------------------------------------- one move
 
 
 KERNELS = [
@@ -182,147 +171,9 @@ def test_antithetic_draws_are_looked_ahead_at_too(case_a, gentle, check_mean, ke
     check_mean(weight[:, None, None] * gap[:, :, None] * gap[:, None], covariance[0], limit=4)
 
 
-# -------------------------------------------------------------------- whole runs
-
-RUNS = {
-    "lookahead": {"proposal": "lookahead", "ess_threshold": 0.5},
-    "lookahead of one draw": {"proposal": "lookahead", "mc": 1, "ess_threshold": 1.0},
-    "lookahead of fresh noise": {"proposal": "lookahead", "rho": 0.0, "ess_threshold": 1.0},
-    "lookahead, correlated": {"proposal": "lookahead", "rho": 0.4, "mc": 3, "ess_threshold": 0.8},
-    "lookahead, never resampled": {"proposal": "lookahead", "ess_threshold": 0.0},
-    "lookahead, antithetic": {"proposal": "lookahead", "antithetic": True, "resampling": "multinomial", "mc": 2},
-    "reparam": {"proposal": "reparam", "ess_threshold": 0.9, "mc": 2, "particles": 12},
-    "score": {"proposal": "score", "ess_threshold": 1.0, "resampling": "stratified"},
-    "score, fresh noise": {"proposal": "score", "rho": 0.0, "proposal_strength": 0.5, "ess_threshold": 0.8},
-    "plugin": {"proposal": "plugin", "ess_threshold": 1.0, "resampling": "residual"},
-    "plugin, never resampled": {"proposal": "plugin", "ess_threshold": 0.0, "proposal_strength": 0.7},
-}
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_evidence_and_law_are_exact_for_any_proposal(name, case_a, gentle, check_tilt):
-    out = run(case_a, gentle, steps=4, **{"mc": 4, "particles": 32, **RUNS[name]})
-    check_tilt(out, gentle.law(case_a), gentle.log_z(case_a))
-
-
-@pytest.mark.parametrize("name", PROPOSALS)
-@pytest.mark.parametrize("ess_threshold", [0.0, 0.5])
-def test_evidence_is_unbiased_on_a_mild_tilt_at_full_strength(name, ess_threshold, case_a, mild, check_mean):
-    """The slope of four draws has heavy tails: a shift that is not cut would hide mass where no particle is seen."""
-    out = run(case_a, mild, mc=4, proposal=name, ess_threshold=ess_threshold)
-    check_mean((out.log_z - mild.log_z(case_a)).exp(), 1.0, limit=4)
-
-
 def test_shifts_are_cut_to_their_longest(case_a, quadratic):
     """What a shift of length c owes has mean -c^2 / 2 and variance c^2."""
     steep = quadratic([-9.0, 9.0], 0.01)
     _, owed = moves(case_a, steep, "plugin", 0.5, 0.7)
     assert float(owed.mean()) == pytest.approx(-(LONGEST**2) / 2, abs=4 * LONGEST / MOVES**0.5)
     assert float(owed.std()) == pytest.approx(LONGEST, rel=0.03)
-
-
-@pytest.mark.parametrize("name", ["lookahead", "score", "plugin"])
-def test_evidence_and_law_are_exact_for_correlated_data_on_another_path(name, correlated, gentle, check_tilt):
-    model = correlated(Cosine())
-    out = run(model, gentle, seed=1, populations=800, particles=24, steps=3, mc=4, ess_threshold=0.9, proposal=name)
-    check_tilt(out, gentle.law(model), gentle.log_z(model))
-
-
-@pytest.mark.parametrize("rho", [None, 0.4, 1.0])
-def test_evidence_of_a_hard_constraint_is_its_probability(rho, case_a, check_mean):
-    """Draws that are forbidden now may lead where others are allowed."""
-
-    def forbidding(z):
-        return torch.where(z[:, 0] < 0, 0.0, -torch.inf)
-
-    out = run(case_a, forbidding, seed=1, populations=1500, steps=4, proposal="lookahead", rho=rho)
-    allowed = case_a.weights @ torch.special.ndtr(-case_a.means[:, 0] / case_a.covariances.sqrt())
-    check_mean(out.log_z.exp() / allowed, 1.0, limit=4)
-
-
-def test_without_resampling_the_weights_are_the_rewards_and_what_is_owed(case_a, mild):
-    """No strength, nothing owed."""
-    none = run(case_a, mild, populations=3, ess_threshold=0.0, proposal="plugin", proposal_strength=0.0)
-    assert torch.allclose(none.log_weights, none.rewards, atol=1e-12)
-    some = run(case_a, mild, populations=3, ess_threshold=0.0, proposal="plugin")
-    assert (some.log_weights - some.rewards).std() > 0.1
-
-
-def test_a_schedule_of_the_strength_is_asked_at_the_guided_steps(case_a, mild):
-    asked = []
-
-    def half(t):
-        asked.append(t)
-        return 0.5
-
-    settings = {"populations": 2, "steps": 4, "proposal": "plugin"}
-    scheduled = run(case_a, mild, **settings, proposal_strength=half)
-    assert asked == [0.25, 0.5]  # noise tells nothing yet, and the last step has none to shift
-    assert torch.equal(scheduled.samples, run(case_a, mild, **settings, proposal_strength=0.5).samples)
-    assert scheduled.settings["proposal_strength"] == "schedule"
-
-
-# -------------------------------------------------------------------- what they save
-
-
-def spread(reward, model, **options):
-    """The standard deviation of `log_z` over 150 populations, and its mean's distance from the truth."""
-    out = run(model, reward, populations=150, particles=64, steps=12, **options)
-    return float(out.log_z.std()), abs(float(out.log_z.mean() - reward.log_z(model)))
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_tempered_look_ahead_meets_hard_tilts(seed, case_a, hard):
-    """Of equal draws and particles: several times less spread, and a mean that is far less short."""
-    plain = spread(hard, case_a, seed=seed, mc=8)
-    ahead = spread(hard, case_a, seed=seed, mc=8, proposal="lookahead", tempering=lambda t: t)
-    assert ahead[0] < 0.6 * plain[0]
-    assert ahead[1] < 0.3 * plain[1]
-
-
-@pytest.mark.parametrize("name, mc, strength", [("score", 16, 1.0), ("plugin", 1, 0.3)])
-def test_gradients_in_small_steps_make_weights_even(name, mc, strength, case_a, quadratic):
-    """The effective share of particles that are never resampled, so that the proposal alone makes the difference."""
-    reward = quadratic([-2.0, 1.0], 0.5)
-    guided, plain = (
-        run(case_a, reward, populations=1, particles=2000, steps=24, ess_threshold=0.0, **options).ess[-1]
-        for options in (
-            {"mc": mc, "proposal": name, "proposal_strength": strength, "value": lambda x, t: 0 * t},
-            {"mc": 1},
-        )
-    )
-    assert float(guided) > 1.4 * float(plain)
-
-
-# -------------------------------------------------------------------- cost and refusals
-
-PARTICLES, STEPS, MC, INNER = 4, 5, 2, 3
-VALUES = MC * (STEPS - 1)  # draws a particle for the values
-COSTS = {  # evaluations of the flow a particle, of them differentiated, and rewards
-    "lookahead": (INNER * (1 + VALUES), 0, VALUES + 1),
-    "reparam": (INNER * (STEPS + VALUES + MC * (STEPS - 2)), INNER * MC * (STEPS - 2), VALUES + 1 + MC * (STEPS - 2)),
-    "score": (INNER * (STEPS + VALUES + MC * (STEPS - 2)), 0, VALUES + 1 + MC * (STEPS - 2)),
-    "plugin": (INNER * (STEPS + VALUES) + STEPS - 2, STEPS - 2, VALUES + 1 + STEPS - 2),
-}
-
-
-@pytest.mark.parametrize("name", COSTS)
-@pytest.mark.parametrize("chunk", [None, 5])
-def test_cost_is_counted_for_one_population(name, chunk, tiny_flow, mild):
-    """The first step has no gradient, nor has the last; a look-ahead moves on the draws that there are."""
-    model = GlassFlow(tiny_flow, steps=INNER)
-    out = align.smc(model, mild, PARTICLES, STEPS, mc=MC, batch=3, chunk=chunk, proposal=name)
-    assert (out.nfe, out.nfe_backward, out.reward_calls) == tuple(PARTICLES * count for count in COSTS[name])
-
-
-def test_black_box_rewards_are_refused_by_the_proposals_that_differentiate_them(case_a, mild):
-    for name in ("reparam", "plugin"):
-        with pytest.raises(ValueError, match="^reward: .*expected a differentiable reward"):
-            align.smc(case_a, lambda z: mild(z.detach()), 4, 3, proposal=name)
-    for name in ("score", "lookahead"):
-        align.smc(case_a, lambda z: mild(z.detach()), 4, 3, proposal=name)
-
-
-def test_unknown_proposals_are_refused(case_a, mild):
-    with pytest.raises(ValueError, match="^proposal: got 'twisted', expected one of lookahead, reparam, score, plugin"):
-        align.smc(case_a, mild, 4, 3, proposal="twisted")
