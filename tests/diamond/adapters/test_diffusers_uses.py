@@ -1,0 +1,66 @@
+"""What a network of diffusers can be used for: forward derivatives, posterior draws, guidance by labels."""
+
+import pytest
+import torch
+
+from diamond.classifier_free import ClassifierFree
+from diamond.flow import Flow
+from diamond.glass import GlassFlow
+
+ROWS = 3
+
+
+def test_forward_derivatives_pass(model, path, seeded, states, between):
+    """Held against differences coarser than the single precision in which diffusers embeds its time."""
+    net, cond = model
+    flow = Flow.from_diffusers(net, interpolant=path)
+    x, direction, t = states(), states(1), between(path, [150, 400, 650])
+
+    def check(call, point, direction, step):
+        _, slope = torch.func.jvp(call, (point,), (direction,))
+        expected = (call(point + step * direction) - call(point - step * direction)) / (2 * step)
+        torch.testing.assert_close(slope, expected, rtol=0, atol=0.03 * float(expected.detach().std()))
+
+    check(lambda x: flow.velocity(x, t, cond=cond), x, direction, 1e-3)
+    check(lambda t: flow.velocity(x, t, cond=cond), t, torch.ones_like(t), 5e-5)
+
+
+def test_posterior_draws_of_a_view_run(model, seeded, states):
+    net, cond = model
+    flow = Flow.from_diffusers(net.float(), prediction="v_prediction")
+    x = states().float()
+    drawn = GlassFlow(flow, steps=4).posterior(x, 0.5, 2, cond=cond, generator=seeded())
+    assert drawn.shape == (2, ROWS, 2, 8, 8)
+    assert drawn.isfinite().all()
+    assert flow.nfe == 2 * ROWS * 4
+    assert flow.sample(2, 3, cond=None if cond is None else cond[:2], generator=seeded()).isfinite().all()
+
+
+def test_a_transformer_knows_its_label_for_none_and_is_guided_by_it(seeded, sown, makers, states):
+    net = sown(makers["transformer"]).double()
+    flow = Flow.from_diffusers(net)
+    x, t, cond = states(), 0.4, torch.arange(ROWS)
+    torch.testing.assert_close(flow.velocity(x, t), flow.velocity(x, t, cond=torch.full((ROWS,), 5)))
+    guided = ClassifierFree(flow, 3.0)
+    assert guided.no_label == flow.net.classes == 5
+    labelled, unlabelled = flow.velocity(x, t, cond=cond), flow.velocity(x, t)
+    torch.testing.assert_close(guided.velocity(x, t, cond=cond), unlabelled + 3 * (labelled - unlabelled))
+
+
+def test_a_labelled_unet_has_a_label_for_none_if_it_is_told_one(seeded, sown, makers, states):
+    net, x = sown(makers["unet"], num_class_embeds=5).double(), states()
+    with pytest.raises(ValueError, match=r"^cond: got NoneType, expected class labels \(3,\), whole numbers"):
+        Flow.from_diffusers(net).velocity(x, 0.5)
+    with pytest.raises(ValueError, match="^no_label: got None"):
+        ClassifierFree(Flow.from_diffusers(net))
+    flow = Flow.from_diffusers(net, no_label=4)
+    assert (flow.net.classes, ClassifierFree(flow).no_label) == (4, 4)
+    torch.testing.assert_close(flow.velocity(x, 0.5), flow.velocity(x, 0.5, cond=torch.full((ROWS,), 4)))
+
+
+def test_a_transformer_stays_in_evaluation_mode(seeded, sown, makers, states):
+    """In training mode it would leave labels out at random."""
+    flow = Flow.from_diffusers(sown(makers["transformer"])).train()
+    x, cond = states().float().repeat(20, 1, 1, 1), torch.arange(60) % 5
+    assert flow.training
+    assert torch.equal(flow.velocity(x, 0.5, cond=cond), flow.velocity(x, 0.5, cond=cond))
