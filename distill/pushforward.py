@@ -6,7 +6,12 @@ with a gradient of its own; and every sum or product with something that stands 
 millisecond, to find that it adds nothing. Here these functions have the rule that they need, and what bends has one
 whose own gradient is cheap (:mod:`distill.tangents`); all others keep torch's.
 
-The value, the derivative and their gradients are those of `torch.func.jvp`.
+Torch carries derivatives in dual tensors, of one level, or by `torch.func`, whose levels nest and take twice the time for
+each operation. The first serves, but where the function takes a forward derivative itself, as a path does that knows
+its slope by no formula.
+
+The value, the derivative and their gradients are those of `torch.func.jvp`, but for its gradient through a layer norm's
+derivative, which is wrong there.
 """
 
 from __future__ import annotations
@@ -16,12 +21,12 @@ from typing import Any
 
 import torch
 
-from torch import Tensor
-from torch.autograd.forward_ad import make_dual, unpack_dual
+from torch import Tensor, nn
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from .tangents import gelu, group_normalised, layer_normalised, softmax
+from .tangents import gelu, group_normalised, layer_normalised, log_softmax, logsumexp, silu, softmax
 
 __all__ = ["pushforward"]
 
@@ -30,6 +35,13 @@ def pushforward(
     function: Callable[..., Tensor], point: tuple[Tensor, ...], direction: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """The value of `function` at `point`, and its derivative along `direction`; each can be differentiated once more."""
+    try:
+        with dual_level(), _Moving():
+            value, tangent = unpack_dual(function(*map(make_dual, point, direction)))
+            return value, torch.zeros_like(value) if tangent is None else tangent
+    except RuntimeError as error:
+        if "Nested forward mode" not in str(error):
+            raise
     with _Moving():
         value, tangent = torch.func.jvp(function, point, direction)  # type: ignore[misc]
     return value, tangent
@@ -41,26 +53,29 @@ class _Moving(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if function in AFFINE and not kwargs:
-            places = [i for i, given in enumerate(args) if _moves(given)]
-            if len(places) == 1:
-                return _apply(function, args, places[0])
-        elif function in BENT and args and _moves(args[0]) and not any(map(_moves, (*args[1:], *kwargs.values()))):
+            moving = [(i, dual) for i, given in enumerate(args) if (dual := _moving(given)) is not None]
+            if len(moving) == 1:
+                return _apply(function, args, *moving[0])
+        elif function in BENT and any(_moving(given) is not None for given in (*args, *kwargs.values())):
             return BENT[function](function, *args, **kwargs)
         return function(*args, **kwargs)
 
 
-def _moves(given: Any) -> bool:
-    return isinstance(given, Tensor) and unpack_dual(given).tangent is not None
+def _moving(given: Any) -> tuple[Tensor, Tensor] | None:
+    """The value and the derivative of what moves. A parameter never does, and need not be asked."""
+    if not isinstance(given, Tensor) or type(given) is nn.Parameter:
+        return None
+    value, tangent = unpack_dual(given)
+    return None if tangent is None else (value, tangent)
 
 
-def _apply(function: Any, args: tuple, place: int) -> Tensor:
+def _apply(function: Any, args: tuple, place: int, moving: tuple[Tensor, Tensor]) -> Tensor:
     """The function's value, and its tangent where only the argument in this `place` moves."""
-    primal, tangent = unpack_dual(args[place])
     before, after = args[:place], args[place + 1 :]
-    moved = AFFINE[function](function, before, tangent, after)
+    moved = AFFINE[function](function, before, moving[1], after)
     if moved is None:
         return function(*args)
-    value = function(*before, primal, *after)
+    value = function(*before, moving[0], *after)
     return make_dual(value, moved.to(value.dtype).expand(value.shape))
 
 
@@ -100,7 +115,10 @@ AFFINE: dict[Any, Callable[[Any, tuple, Tensor, tuple], Tensor | None]] = {
 }
 BENT: dict[Any, Callable[..., Tensor]] = {
     **dict.fromkeys((torch.softmax, Tensor.softmax, functional.softmax), softmax),
+    **dict.fromkeys((torch.log_softmax, Tensor.log_softmax, functional.log_softmax), log_softmax),
+    **dict.fromkeys((torch.logsumexp, Tensor.logsumexp), logsumexp),
     functional.layer_norm: layer_normalised,
     functional.group_norm: group_normalised,
     functional.gelu: gelu,
+    functional.silu: silu,
 }

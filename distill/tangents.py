@@ -1,25 +1,36 @@
 r"""Forward derivatives of what bends, in a form that is cheap to differentiate once more.
 
-**Softmax.** :math:`p = \mathrm{softmax}(x)` moves by :math:`dp = p \odot (dx - \langle p, dx \rangle)`.
+**Softmax.** :math:`p = \mathrm{softmax}(x)` moves by :math:`dp = p \odot (dx - \langle p, dx \rangle)`, its logarithm by
+:math:`dx - \langle p, dx \rangle`, and the logarithm of its denominator by :math:`\langle p, dx \rangle`.
 
-**Normalisation** is centred and scaled first, without weights, and the weights then multiply what moved.
+**Activations.** The pair :math:`(f(x), f'(x) \, dx)`, whose errors are :math:`(g, h)`, passes :math:`f' g + f'' \, dx \, h`
+back to `x` and :math:`f' h` to `dx`. Written out by the rules of products, the same takes up to twenty passes over memory.
+With :math:`s` the logistic function, and for GELU's form :math:`f(x) = \tfrac{x}{2} (1 + \tau)`,
+:math:`\tau = \tanh u`, :math:`u = \sqrt{2 / \pi} (x + c \, x^3)`:
 
-**GELU**, in its form :math:`f(x) = \tfrac{x}{2} (1 + \tau)`, :math:`\tau = \tanh u`, :math:`u = \sqrt{2 / \pi} (x + c \, x^3)`:
+.. math::
+    \text{SiLU: } f'' &= s (1 - s) \left( 2 + x (1 - 2 s) \right) \\
+    \text{GELU: } f'' &= (1 - \tau^2) \left( u' + \tfrac{x}{2} u'' - x \, \tau \, u'^2 \right)
 
-.. math:: f''(x) = (1 - \tau^2) \left( u' + \tfrac{x}{2} u'' - x \, \tau \, u'^2 \right),
+**Normalisation** is centred and scaled first, without weights, and the weights then multiply what moved. Over `N` entries
+with mean :math:`\langle \cdot \rangle` and inverse deviation :math:`\rho`, :math:`y = \rho (x - \langle x \rangle)` moves
+by :math:`dy = J dx`, :math:`J v = \rho (v - \langle v \rangle - y \langle y v \rangle)`, which is symmetric and the
+gradient's own kernel. (Torch's derivative of a layer norm has a wrong gradient: it holds the mean and the deviation fixed,
+https://github.com/pytorch/pytorch/issues/196700.) Of errors :math:`(g, h)` of :math:`(y, dy)`, `dx` gets :math:`J h`, and `x`
 
-so that the pair :math:`(f(x), f'(x) \, dx)`, whose errors are :math:`(g, h)`, passes :math:`f' g + f'' \, dx \, h` back to
-`x` and :math:`f' h` to `dx`. Written out by the rules of products, the same takes twenty passes over memory.
+.. math:: J g - \rho \left( \langle y \, dx \rangle J h + \langle y h \rangle dy + \langle h \, dy \rangle y \right).
 
 References:
-    | Gaussian Error Linear Units (Hendrycks & Gimpel, 2016), https://arxiv.org/abs/1606.08415
+    | Gaussian Error Linear Units (Hendrycks & Gimpel, 2016), https://arxiv.org/abs/1606.08415 (both activations)
+    | Layer Normalization (Ba et al., 2016), https://arxiv.org/abs/1607.06450
 """
 
 from __future__ import annotations
 
 import math
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,91 +38,181 @@ from torch import Tensor
 from torch.autograd.forward_ad import make_dual, unpack_dual
 from torch.autograd.function import once_differentiable
 
-__all__ = ["gelu", "group_normalised", "layer_normalised", "softmax"]
+__all__ = ["gelu", "group_normalised", "layer_normalised", "log_softmax", "logsumexp", "silu", "softmax"]
 
 RATE, CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
-def softmax(function: Any, x: Tensor, *rest: Any, **more: Any) -> Tensor:
-    primal, tangent = unpack_dual(x)
+def softmax(function: Any, input: Tensor, *rest: Any, **more: Any) -> Tensor:
+    primal, tangent = unpack_dual(input)
     value = function(primal, *rest, **more)
     change = value * tangent
     change = change - value * change.sum(more.get("dim", rest[0] if rest else -1), keepdim=True)
     return make_dual(value, change)
 
 
+def log_softmax(function: Any, input: Tensor, *rest: Any, **more: Any) -> Tensor:
+    primal, tangent = unpack_dual(input)
+    value = function(primal, *rest, **more)
+    mean = (value.exp() * tangent).sum(more.get("dim", rest[0] if rest else -1), keepdim=True)
+    return make_dual(value, tangent - mean)
+
+
+def logsumexp(function: Any, input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
+    primal, tangent = unpack_dual(input)
+    weights = (primal - primal.logsumexp(dim, keepdim=True)).exp()
+    return make_dual(function(primal, dim, keepdim), (weights * tangent).sum(dim, keepdim))
+
+
 def layer_normalised(
     function: Any,
-    x: Tensor,
-    shape: Any,
+    input: Tensor,
+    normalized_shape: Any,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    return _scaled(function(x, shape, eps=eps), weight, bias, ())
+    axes = len(normalized_shape)
+    return _scaled(_normalised(input, lambda x: x.flatten(-axes), eps), weight, bias, ())
 
 
 def group_normalised(
     function: Any,
-    x: Tensor,
-    groups: int,
+    input: Tensor,
+    num_groups: int,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    return _scaled(function(x, groups, eps=eps), weight, bias, (1,) * (x.ndim - 2))
+    unit = _normalised(input, lambda x: x.reshape(len(x), num_groups, -1), eps)
+    return _scaled(unit, weight, bias, (1,) * (input.ndim - 2))
+
+
+def _normalised(x: Tensor, rows: Callable[[Tensor], Tensor], eps: float) -> Tensor:
+    """Each of the `rows` `(..., N)` of `x` centred and scaled, in float32 or better."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    primal, tangent = unpack_dual(x)
+    tangent = torch.zeros_like(primal) if tangent is None else tangent
+    unit, moved, _, _ = _Normalised.apply(rows(primal.to(wide)), rows(tangent.to(wide)), eps)
+    return make_dual(unit.to(x.dtype).reshape(x.shape), moved.to(x.dtype).reshape(x.shape))
 
 
 def _scaled(unit: Tensor, weight: Tensor | None, bias: Tensor | None, trailing: tuple[int, ...]) -> Tensor:
-    """`weight * unit + bias`, each of the two with `trailing` axes more, where `unit` alone moves."""
-    if weight is None:
-        return unit
+    """`weight * unit + bias`, each of the two with `trailing` axes more."""
+    given = [part.to(unit.dtype).reshape(*part.shape, *trailing) for part in (weight, bias) if part is not None]
+    factor = given[0] if weight is not None else None
+    term = given[-1] if bias is not None else None
+    if any(unpack_dual(part).tangent is not None for part in given):
+        scaled = unit if factor is None else unit * factor
+        return scaled if term is None else scaled + term
     primal, tangent = unpack_dual(unit)
-    weight = weight.to(primal.dtype).reshape(*weight.shape, *trailing)
-    scaled = primal * weight
-    if bias is not None:
-        scaled = scaled + bias.to(primal.dtype).reshape(*bias.shape, *trailing)
-    return make_dual(scaled, tangent * weight)
+    if factor is not None:
+        primal, tangent = primal * factor, tangent * factor
+    return make_dual(primal if term is None else primal + term, tangent)
 
 
-def gelu(function: Any, x: Tensor, approximate: str = "none") -> Tensor:
+class _Normalised(torch.autograd.Function):
+    """`(y, dy)` of rows `(..., N)`, with their means and inverse deviations."""
+
+    @staticmethod
+    def forward(x: Tensor, change: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        unit, mean, inverse = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)
+        return unit, _through_norm(change, x, mean, inverse), mean, inverse
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Any) -> None:
+        x, change, _ = inputs
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.save_for_backward(x, change, *output)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, error: Tensor | None, error_of_change: Tensor | None, *_: Any
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        x, change, unit, moved, mean, inverse = ctx.saved_tensors
+        back = None if error is None else _through_norm(error, x, mean, inverse)
+        if error_of_change is None:
+            return back, None, None
+        direct = _through_norm(error_of_change, x, mean, inverse)
+        bent = direct * _mean_product(unit, change)
+        bent.addcmul_(moved, _mean_product(unit, error_of_change)).addcmul_(unit, _mean_product(error_of_change, moved))
+        bent.mul_(-inverse)
+        return bent if back is None else bent.add_(back), direct, None
+
+
+def _through_norm(change: Tensor, x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+    """`J change`."""
+    return torch.ops.aten.native_layer_norm_backward(
+        change, x, x.shape[-1:], mean, inverse, None, None, [True, False, False]
+    )[0]
+
+
+def _mean_product(one: Tensor, other: Tensor) -> Tensor:
+    return (one * other).mean(-1, keepdim=True)
+
+
+class _Activation(NamedTuple):
+    value: Callable[[Tensor], Tensor]  # f(x)
+    times_slope: Callable[[Tensor, Tensor], Tensor]  # (factor, x): factor * f'(x)
+    curvature: Callable[[Tensor], Tensor]  # f''(x)
+
+
+def gelu(function: Any, input: Tensor, approximate: str = "none") -> Tensor:
     if approximate != "tanh":
-        return function(x, approximate=approximate)
-    return make_dual(*_Gelu.apply(*unpack_dual(x)))
+        return function(input, approximate=approximate)
+    return make_dual(*_Activated.apply(*unpack_dual(input), GELU))
 
 
-class _Gelu(torch.autograd.Function):
-    """The pair `(f(x), f'(x) dx)` of the tanh form."""
+def silu(function: Any, input: Tensor, inplace: bool = False) -> Tensor:
+    return function(input, inplace) if inplace else make_dual(*_Activated.apply(*unpack_dual(input), SILU))
+
+
+class _Activated(torch.autograd.Function):
+    """The pair `(f(x), f'(x) dx)`."""
 
     @staticmethod
-    def forward(x: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.nn.functional.gelu(x, approximate="tanh"), _times_slope(change, x)
+    def forward(x: Tensor, change: Tensor, kind: _Activation) -> tuple[Tensor, Tensor]:
+        return kind.value(x), kind.times_slope(change, x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Any) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, _Activation], output: Any) -> None:
+        x, change, ctx.kind = inputs
+        ctx.save_for_backward(x, change)
         ctx.set_materialize_grads(False)  # where the derivative is held fixed, nothing goes back through it
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, error: Tensor | None, error_of_change: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    def backward(
+        ctx: Any, error: Tensor | None, error_of_change: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None]:
         x, change = ctx.saved_tensors
-        back = None if error is None else _times_slope(error, x)
+        back = None if error is None else ctx.kind.times_slope(error, x)
         if error_of_change is None:
-            return back, None
-        bent = _curvature(x).mul_(change).mul_(error_of_change)
-        return bent if back is None else bent.add_(back), _times_slope(error_of_change, x)
+            return back, None, None
+        bent = ctx.kind.curvature(x).mul_(change).mul_(error_of_change)
+        return bent if back is None else bent.add_(back), ctx.kind.times_slope(error_of_change, x), None
 
 
-def _times_slope(factor: Tensor, x: Tensor) -> Tensor:
-    return torch.ops.aten.gelu_backward(factor, x, approximate="tanh")
-
-
-def _curvature(x: Tensor) -> Tensor:
-    """`f''(x)`."""
+def _gelu_curvature(x: Tensor) -> Tensor:
     square = x * x
     tau = (square * (RATE * CUBIC)).add_(RATE).mul_(x).tanh_()
     rate = (square * (3 * RATE * CUBIC)).add_(RATE)  # u'
     inner = square.mul_(3 * RATE * CUBIC).add_(rate)  # x / 2 u'' + u'
     inner.addcmul_((x * tau).mul_(rate), rate, value=-1)
     return inner.mul_(tau.square_().neg_().add_(1))
+
+
+def _silu_curvature(x: Tensor) -> Tensor:
+    gate = x.sigmoid()
+    bend = torch.addcmul(x, x, gate, value=-2).add_(2)
+    return bend.mul_(gate).mul_(gate.neg_().add_(1))
+
+
+GELU = _Activation(
+    lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+    lambda factor, x: torch.ops.aten.gelu_backward(factor, x, approximate="tanh"),
+    _gelu_curvature,
+)
+SILU = _Activation(torch.nn.functional.silu, torch.ops.aten.silu_backward, _silu_curvature)
