@@ -166,7 +166,7 @@ def describe_model(model: Model) -> dict[str, Any]:
         return {"interpolant": _name_of(model)}
     if type(model) is GlassFlow:
         inner = {"kind": type(model.flow).__name__, "config": describe_model(model.flow)}
-        return {"flow": inner, "steps": model.steps, "solver": model.solver}
+        return {"flow": inner, "steps": model.steps, "solver": model.solver, "grid": model.grid}
     if type(model) is WeightedDiamondMap:
         inner = {"kind": type(model.flow_map).__name__, "config": describe_model(model.flow_map)}
         return {"flow_map": inner} | {name: getattr(model, name) for name in WEIGHTED}
@@ -198,7 +198,9 @@ def _build(kind: str, config: dict[str, Any], tensors: dict[str, Tensor], prefix
         return GaussianMixtureFlow(weights, means, covariances, interpolant_named(config["interpolant"]))
     if kind == "GlassFlow":
         inner = _build(config["flow"]["kind"], config["flow"]["config"], tensors, "flow." + prefix)
-        return GlassFlow(inner, config["steps"], config["solver"])
+        return GlassFlow(
+            inner, config["steps"], config["solver"], config.get("grid", "uniform")
+        )  # of old, the only one
     if kind == "WeightedDiamondMap":
         inner = _build(config["flow_map"]["kind"], config["flow_map"]["config"], tensors, prefix + "flow_map.")
         return WeightedDiamondMap(inner, **{name: config[name] for name in WEIGHTED})

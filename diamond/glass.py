@@ -75,10 +75,10 @@ class GlassFlow(View):
             :class:`~diamond.GaussianMixtureFlow`, a :class:`~diamond.DiamondMap`.
         steps: inner steps of a draw, each of one evaluation (two with `solver="heun"`, but for the last).
         solver: "euler" or "heun".
-        grid: where the inner steps end: "uniform" in inner time, or "posterior", the same grid in units of the width that
-            the posterior of `x_t` has for data of variance 1 (see the module). The two agree at t = 0 (for
-            DDPM's transitions, on the linear path); at late times "posterior" needs far fewer steps.
-            `examples/benchmarks/glass_grid.py` measures both.
+        grid: where the inner steps end: "uniform" in inner time, as GLASS flows were published; or "posterior", the same
+            grid in units of the width that the posterior of `x_t` has for data of variance 1 (see the module). The
+            two agree at t = 0 (for DDPM's transitions, on the linear path); at late times "posterior" needs far fewer
+            steps. `examples/benchmarks/glass_grid.py` measures both.
 
     Raises:
         ValueError: no steps, or an unknown solver or grid.
@@ -86,7 +86,7 @@ class GlassFlow(View):
 
     viewed = "flow"
 
-    def __init__(self, flow: Model, steps: int = 16, solver: str = "euler", grid: str = "uniform") -> None:
+    def __init__(self, flow: Model, steps: int = 16, solver: str = "euler", grid: str = "posterior") -> None:
         if not hasattr(flow, "denoise"):
             raise ValueError(f"flow: got {type(flow).__name__}, expected a flow model with a denoise method")
         steps, solver = check_positive("steps", steps), check_choice("solver", solver, ("euler", "heun"))

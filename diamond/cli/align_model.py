@@ -87,9 +87,11 @@ def as_sampler(model: Model, glass_steps: int | None = None) -> Model:
     if glass_steps is not None:
         check_positive("glass_steps", glass_steps)
     if isinstance(model, (Flow, GlassFlow)):
-        if isinstance(model, GlassFlow) and glass_steps is None:
-            return model
-        return GlassFlow(getattr(model, "flow", model), 16 if glass_steps is None else glass_steps)
+        if glass_steps is None:
+            return model if isinstance(model, GlassFlow) else GlassFlow(model)
+        if isinstance(model, GlassFlow):
+            return GlassFlow(model.flow, glass_steps, model.solver, model.grid)
+        return GlassFlow(model, glass_steps)
     if glass_steps is not None:
         raise ValueError(f"glass_steps: got {glass_steps} for a {type(model).__name__}, which takes none: leave it out")
     return model

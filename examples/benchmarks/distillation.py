@@ -204,7 +204,7 @@ def main() -> None:
         print(f"\n{name:22s} seconds   steps  samples   posterior    value   Frechet")
 
         for steps in GLASS:
-            figures = measure(case, references, diamond.GlassFlow(case.teacher, steps))
+            figures = measure(case, references, diamond.GlassFlow(case.teacher, steps, grid="uniform"))
             rows.append({"case": name, "method": f"GLASS-{steps}", "seconds": 0.0, "steps": 0, "samples": 0, **figures})
             print(line_of(rows[-1]), flush=True)
         for seconds in budgets:

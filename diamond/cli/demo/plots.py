@@ -41,6 +41,8 @@ def distance_plot(figures: dict[str, Any]) -> Figure:
     for i, (axes, t) in enumerate(zip(panels, times, strict=True)):
         _tidy(axes)
         axes.loglog(steps, [max(d, 1e-6) for d in figures["glass"][i]], "o-", color=BLUES[3], label="GLASS, k calls")
+        better = [max(d, 1e-6) for d in figures["glass, fitted"][i]]
+        axes.loglog(steps, better, "--", color=BLUES[1], label="the same, fitted steps", zorder=1)
         axes.axhline(max(figures["map"][i], 1e-6), color=MAP, linewidth=2, label="map, 1 call")
         equal = figures["equivalent steps"][i]
         axes.plot([equal], [max(figures["map"][i], 1e-6)], "D", color=MAP, markersize=7)

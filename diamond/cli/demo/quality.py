@@ -17,7 +17,7 @@ import torch
 
 from torch import Tensor
 
-from diamond.evaluation import energy_distance, equivalent_steps, glass_distances
+from diamond.evaluation import distances_to, draw_references, energy_distance, equivalent_steps
 from diamond.glass import GlassFlow
 from diamond.model import PosteriorSampler
 from diamond.randomness import normal
@@ -94,21 +94,27 @@ def show_posteriors(cast: Cast, settings: Settings) -> tuple[dict[str, Any], lis
 
 @torch.no_grad()
 def measure_distances(cast: Cast, settings: Settings) -> dict[str, Any]:
-    """Energy distances to the reference posterior at several times, and how many GLASS steps one call equals."""
-    found = glass_distances(
-        cast.map, cast.teacher, cast.held_out.images[: settings.distance_states], settings.distance_times,
-        draws=settings.distance_draws, steps=settings.inner_steps, reference_steps=settings.reference_steps,
-        generator=cast.generator("distances"),
+    """Energy distances to the reference posterior at several times, and how many GLASS steps one call equals: of GLASS as
+    published, with even steps, and on the grid fitted to the posterior."""
+    references = draw_references(
+        cast.teacher, cast.held_out.images[: settings.distance_states], settings.distance_times,
+        draws=settings.distance_draws, reference_steps=settings.reference_steps, generator=cast.generator("distances"),
     )  # fmt: skip
-    mine, glass = found["map"].mean(1).tolist(), found["glass"].mean(2).T.tolist()
     steps = list(settings.inner_steps)
+    mine = distances_to(references, cast.map).mean(1).tolist()
+    even, fitted = (
+        torch.stack([distances_to(references, GlassFlow(cast.teacher, k, grid=grid)).mean(1) for k in steps]).T.tolist()
+        for grid in ("uniform", "posterior")
+    )
     return {
         "times": list(settings.distance_times),
         "steps": steps,
         "reference steps": settings.reference_steps,
         "map": mine,
-        "glass": glass,
-        "equivalent steps": [equivalent_steps(m, steps, row) for m, row in zip(mine, glass, strict=True)],
+        "glass": even,
+        "glass, fitted": fitted,
+        "equivalent steps": [equivalent_steps(m, steps, row) for m, row in zip(mine, even, strict=True)],
+        "equivalent steps, fitted": [equivalent_steps(m, steps, row) for m, row in zip(mine, fitted, strict=True)],
     }
 
 

@@ -71,7 +71,8 @@ def _distances(model: Any, teacher: Any, references: list[evaluation.Reference],
     would come as close as the map's one call."""
     steps = sizes.glass_steps
     mine = evaluation.distances_to(references, model).mean(1).tolist()
-    theirs = [evaluation.distances_to(references, GlassFlow(teacher, k)).mean(1).tolist() for k in steps]
+    published = [GlassFlow(teacher, k, grid="uniform") for k in steps]
+    theirs = [evaluation.distances_to(references, glass).mean(1).tolist() for glass in published]
     return {
         "energy_distance": {"map": mine, **{f"GLASS-{k}": row for k, row in zip(steps, theirs, strict=True)}},
         "equivalent_steps": [

@@ -130,7 +130,9 @@ def flow_map_test_time(contest: Contest, model: Any, size: int, **how: Any) -> A
 
 def glass_guidance(contest: Contest, model: Any, size: int, **how: Any) -> Alignment:
     guided = align.GuidedFlow(contest.models.teacher, contest.reward, contest.scale)
-    return _unweighted(align.best_of_n(diamond.GlassFlow(guided, model.steps), contest.reward, size, steps=4, **how))
+    return _unweighted(
+        align.best_of_n(diamond.GlassFlow(guided, model.steps, grid="uniform"), contest.reward, size, steps=4, **how)
+    )
 
 
 METHODS: dict[str, Method] = {

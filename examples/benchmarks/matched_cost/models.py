@@ -103,7 +103,7 @@ def assemble(
         flow_map,
         {
             "map": diamond_map,
-            **{f"GLASS-{steps}": diamond.GlassFlow(teacher, steps) for steps in glass_steps},
+            **{f"GLASS-{steps}": diamond.GlassFlow(teacher, steps, grid="uniform") for steps in glass_steps},
             "plug-in": PlugIn(teacher),
             "flow map": flow_map,
             "weighted": diamond.WeightedDiamondMap(flow_map, proposals=CANDIDATES, data_std=data_std),

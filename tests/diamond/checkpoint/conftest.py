@@ -40,7 +40,7 @@ MODELS = {
     "whitened flow": lambda: Flow(whitened(), Cosine()),
     "noise flow": lambda: Flow(perceptron(), prediction="noise"),
     "glass flow": lambda: GlassFlow(Flow(transformer(), Cosine()), steps=5, solver="heun"),
-    "glass flow of a mixture": lambda: GlassFlow(mixture(), steps=3),
+    "glass flow of a mixture": lambda: GlassFlow(mixture(), steps=3, grid="uniform"),
     "glass flow of a glass flow": lambda: GlassFlow(GlassFlow(Flow(perceptron()), steps=5), steps=2),
     "flow map": lambda: FlowMap(perceptron(times=1), Cosine()),
     "diamond map": lambda: DiamondMap(transformer(states=1, times=3), Cosine()),

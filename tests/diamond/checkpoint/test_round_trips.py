@@ -121,3 +121,11 @@ def test_a_view_tells_what_its_flow_was_made_of(flow, tmp_path):
     flow.metadata = {"data": "digits"}
     GlassFlow(flow, 4).save(tmp_path / "glass")
     assert load(tmp_path / "glass").flow.metadata == {"data": "digits"}
+
+
+def test_a_glass_flow_saved_before_grids_had_names_keeps_the_grid_it_had(flow, tmp_path):
+    GlassFlow(flow, 4, grid="uniform").save(tmp_path / "glass")
+    tensors, header = read_tensors(tmp_path / "glass")
+    assert header["config"].pop("grid") == "uniform"
+    write_tensors(tmp_path / "old", tensors, header)
+    assert load(tmp_path / "old").grid == "uniform" and GlassFlow(flow).grid == "posterior"

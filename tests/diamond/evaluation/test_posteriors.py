@@ -47,14 +47,18 @@ def test_states_are_data_noised_to_their_times(correlated, seeded, check_law):
     check_law(gap, torch.zeros(2).double(), 0.36 * torch.eye(2).double())
 
 
-def test_glass_draws_are_their_own_reference(correlated, seeded):
+@pytest.mark.parametrize("grid", ["uniform", "posterior"])
+def test_glass_draws_are_their_own_reference(grid, correlated, seeded):
+    """The reference takes the grid fitted to the posterior; others are those of GLASS as published, if not told."""
     model = correlated()
     z = model.sample(3, generator=seeded(1))
     found = glass_distances(
-        GlassFlow(model, 8), model, z, (0.2, 0.6), draws=20, steps=(2, 8), reference_steps=8, generator=seeded(2)
-    )
+        GlassFlow(model, 8, grid=grid), model, z, (0.2, 0.6), draws=20, steps=(2, 8), reference_steps=8,
+        generator=seeded(2), **({} if grid == "uniform" else {"grid": grid}),
+    )  # fmt: skip
     assert found["map"].shape == (2, 3) and found["glass"].shape == (2, 2, 3)
     assert torch.equal(found["map"], found["glass"][1]) and bool((found["glass"][0] > found["map"]).all())
+    assert bool((found["map"] == 0).all()) is (grid == "posterior")
 
 
 @pytest.mark.parametrize(
