@@ -12,7 +12,7 @@ from diamond.interpolant import Cosine
 diffusers = pytest.importorskip("diffusers")
 
 
-def test_a_flow_of_diffusers_is_saved_and_loaded(model, tmp_path, seeded, states):
+def test_a_flow_of_diffusers_is_saved_and_loaded(model, tmp_path, states):
     net, cond = model
     scheduler = diffusers.DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
     flow = Flow.from_diffusers(net, scheduler=scheduler, interpolant=Cosine())
@@ -22,7 +22,7 @@ def test_a_flow_of_diffusers_is_saved_and_loaded(model, tmp_path, seeded, states
 
 
 @pytest.mark.parametrize("make", ["unet", "transformer"])
-def test_a_folder_of_a_model_is_read(make, tmp_path, seeded, makers, sown, states):
+def test_a_folder_of_a_model_is_read(make, tmp_path, makers, sown, states):
     net, x = sown(makers[make]), states().float()
     net.save_pretrained(tmp_path / "model")
     flow = Flow.from_diffusers(tmp_path / "model")
@@ -37,7 +37,7 @@ def test_a_folder_of_a_model_is_read(make, tmp_path, seeded, makers, sown, state
      (lambda: diffusers.FlowMatchEulerDiscreteScheduler(), "flow")],
 )  # fmt: skip
 def test_a_pipeline_and_its_folder_are_read_with_their_scheduler(
-    scheduler, prediction, flat, tmp_path, seeded, sown, makers, states
+    scheduler, prediction, flat, tmp_path, sown, makers, states
 ):
     net, x, scheduler = sown(makers["unet"]), states().float(), scheduler()
     net.save_pretrained(tmp_path / ("." if flat else "unet"))

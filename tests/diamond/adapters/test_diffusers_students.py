@@ -34,7 +34,7 @@ def test_a_student_grown_from_its_teacher_is_the_teacher_on_the_diagonal(model, 
     assert all(weights.requires_grad for weights in student.parameters())
 
 
-def test_every_further_input_can_be_heard_and_differentiated_forward(model, seeded, sown, states):
+def test_every_further_input_can_be_heard_and_differentiated_forward(model, sown, states):
     net, cond = model
     student = sown(lambda: students(net)[1].net, noise=0.2)
     x, state, direction = (states(i) for i in range(3))

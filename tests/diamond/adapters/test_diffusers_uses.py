@@ -10,7 +10,7 @@ from diamond.glass import GlassFlow
 ROWS = 3
 
 
-def test_forward_derivatives_pass(model, path, seeded, states, between):
+def test_forward_derivatives_pass(model, path, states, between):
     """Held against differences coarser than the single precision in which diffusers embeds its time."""
     net, cond = model
     flow = Flow.from_diffusers(net, interpolant=path)
@@ -28,15 +28,18 @@ def test_forward_derivatives_pass(model, path, seeded, states, between):
 def test_posterior_draws_of_a_view_run(model, seeded, states):
     net, cond = model
     flow = Flow.from_diffusers(net.float(), prediction="v_prediction")
-    x = states().float()
-    drawn = GlassFlow(flow, steps=4).posterior(x, 0.5, 2, cond=cond, generator=seeded())
-    assert drawn.shape == (2, ROWS, 2, 8, 8)
-    assert drawn.isfinite().all()
+    view, x, noise = GlassFlow(flow, steps=4), states().float(), torch.stack([states(1), states(2)]).float()
+    drawn = view.posterior(x, 0.5, 2, cond=cond, noise=noise)
     assert flow.nfe == 2 * ROWS * 4
+    for row in range(ROWS):  # each with its own label
+        label = None if cond is None else cond[row : row + 1]
+        for i in range(2):
+            alone = view.posterior(x[row : row + 1], 0.5, cond=label, noise=noise[i : i + 1, row : row + 1])
+            torch.testing.assert_close(drawn[i, row], alone[0, 0], rtol=1e-4, atol=1e-4)
     assert flow.sample(2, 3, cond=None if cond is None else cond[:2], generator=seeded()).isfinite().all()
 
 
-def test_a_transformer_knows_its_label_for_none_and_is_guided_by_it(seeded, sown, makers, states):
+def test_a_transformer_knows_its_label_for_none_and_is_guided_by_it(sown, makers, states):
     net = sown(makers["transformer"]).double()
     flow = Flow.from_diffusers(net)
     x, t, cond = states(), 0.4, torch.arange(ROWS)
@@ -47,7 +50,7 @@ def test_a_transformer_knows_its_label_for_none_and_is_guided_by_it(seeded, sown
     torch.testing.assert_close(guided.velocity(x, t, cond=cond), unlabelled + 3 * (labelled - unlabelled))
 
 
-def test_a_labelled_unet_has_a_label_for_none_if_it_is_told_one(seeded, sown, makers, states):
+def test_a_labelled_unet_has_a_label_for_none_if_it_is_told_one(sown, makers, states):
     net, x = sown(makers["unet"], num_class_embeds=5).double(), states()
     with pytest.raises(ValueError, match=r"^cond: got NoneType, expected class labels \(3,\), whole numbers"):
         Flow.from_diffusers(net).velocity(x, 0.5)
@@ -58,7 +61,7 @@ def test_a_labelled_unet_has_a_label_for_none_if_it_is_told_one(seeded, sown, ma
     torch.testing.assert_close(flow.velocity(x, 0.5), flow.velocity(x, 0.5, cond=torch.full((ROWS,), 4)))
 
 
-def test_a_transformer_stays_in_evaluation_mode(seeded, sown, makers, states):
+def test_a_transformer_stays_in_evaluation_mode(sown, makers, states):
     """In training mode it would leave labels out at random."""
     flow = Flow.from_diffusers(sown(makers["transformer"])).train()
     x, cond = states().float().repeat(20, 1, 1, 1), torch.arange(60) % 5

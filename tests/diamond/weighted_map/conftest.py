@@ -73,11 +73,13 @@ class LineMap(ExactMap):
             self.share(start, t, torch.ones_like(start)) < math.log(0.5), 1.0, -1.0
         )  # the tail with more digits
         level, low, high = self.share(start, t, side), torch.full_like(start, -15.0), torch.full_like(start, 15.0)
-        for _ in range(56):
+        for _ in range(32):
             middle = (low + high) / 2
             below = side * (self.share(middle, r, side) - level) < 0
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         z = ((low + high) / 2)[:, None]
+        found = self.share(z[:, 0], r, side)  # and a step of Newton's method, which leaves rounding alone
+        z = z + (side * (level - found) / (self.law.log_prob(z, r) - found).exp())[:, None]
         slope = (self.law.log_prob(x, t) - self.law.log_prob(z, r)).detach().exp()[:, None]
         return z + slope * (x - x.detach())
 

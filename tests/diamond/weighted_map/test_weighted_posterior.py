@@ -26,6 +26,9 @@ def test_few_proposals_fall_short_and_one_is_not_weighed(line, seeded, line_map,
     torch.testing.assert_close(drawn, proposed)
     slopes = (torch.autograd.grad(z[2].sum(), x)[0] for z in (drawn, proposed))
     torch.testing.assert_close(*slopes)
+    with torch.no_grad():
+        gap = model.posterior(states, 0.6, 2000, generator=seeded()) - line().denoise(states, 0.6)
+    assert (gap.mean(0).abs() > 6 * gap.std(0) / 2000**0.5)[:2].all()  # as draws of the posterior would not
 
 
 def test_a_candidate_is_chosen_as_often_as_it_weighs(line, seeded, check_mean, line_map, states):
