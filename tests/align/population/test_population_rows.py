@@ -57,6 +57,7 @@ def test_blocks_give_every_row_its_draws_and_the_same_noise(mc, chunk, case_a, s
         return torch.stack([torch.cat(parts) for parts in kept])
 
     assert draws(chunk).shape == (5, mc, 2)
+    assert len(draws(chunk).unique()) == 5 * mc * 2  # no number twice, in whatever block
     assert torch.allclose(draws(chunk).sort(1).values, draws(None).sort(1).values, rtol=1e-12)
 
 

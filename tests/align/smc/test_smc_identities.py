@@ -73,6 +73,8 @@ def test_rewards_and_values_are_those_of_the_samples(case_a, mild, run):
 
 def test_extreme_rewards_do_not_overflow(case_a, mild, run):
     """Weights live in the log domain from end to end."""
-    out = run(case_a, lambda z: 2000 * mild(z) + 1e6, populations=4, mc=2)
+    plain, out = (run(case_a, lambda z, c=c: 2000 * mild(z) + c, populations=4, mc=2) for c in (0.0, 1e6))
+    assert torch.equal(out.ancestors, plain.ancestors)
+    assert torch.allclose(out.log_z - 1e6, plain.log_z, rtol=0, atol=1e-7)
     assert out.log_z.isfinite().all() and out.log_weights.isfinite().all()
     assert (out.ess >= 1 - 1e-9).all() and (out.ess <= PARTICLES + 1e-6).all()
