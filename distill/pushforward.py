@@ -6,6 +6,8 @@ with a gradient of its own; and every sum or product with something that stands 
 millisecond, to find that it adds nothing. Here these functions have the rule that they need, and what bends has one
 whose own gradient is cheap (:mod:`distill.tangents`); all others keep torch's.
 
+Compiled networks run as they are written, because a compiler does not see what dual tensors carry.
+
 Torch carries derivatives in dual tensors, of one level, or by `torch.func`, whose levels nest and take twice the time for
 each operation. The first serves, but where the function takes a forward derivative itself, as a path does that knows
 its slope by no formula.
@@ -35,16 +37,17 @@ def pushforward(
     function: Callable[..., Tensor], point: tuple[Tensor, ...], direction: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """The value of `function` at `point`, and its derivative along `direction`; each can be differentiated once more."""
-    try:
-        with dual_level(), _Moving():
-            value, tangent = unpack_dual(function(*map(make_dual, point, direction)))
-            return value, torch.zeros_like(value) if tangent is None else tangent
-    except RuntimeError as error:
-        if "Nested forward mode" not in str(error):
-            raise
-    with _Moving():
-        value, tangent = torch.func.jvp(function, point, direction)  # type: ignore[misc]
-    return value, tangent
+    with torch.compiler.set_stance("force_eager"):
+        try:
+            with dual_level(), _Moving():
+                value, tangent = unpack_dual(function(*map(make_dual, point, direction)))
+                return value, torch.zeros_like(value) if tangent is None else tangent
+        except RuntimeError as error:
+            if "Nested forward mode" not in str(error):
+                raise
+        with _Moving():
+            value, tangent = torch.func.jvp(function, point, direction)  # type: ignore[misc]
+        return value, tangent
 
 
 class _Moving(TorchFunctionMode):

@@ -167,6 +167,21 @@ def test_the_gradient_of_a_norms_derivative_is_the_slope_of_it(name):
     assert torch.allclose((pull * step).sum(), slope, rtol=1e-6) and abs(float(slope)) > 1e-2
 
 
+def test_a_compiled_network_keeps_its_derivative():
+    x, direction = draws(2, 4, 6, seed=6)
+    net = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.SiLU(), nn.Linear(6, 6)).double()
+    expected = pushforward(net, (x,), (direction,))
+    net.compile(backend="aot_eager")
+    for one, other in zip(pushforward(net, (x,), (direction,)), expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_does_not_move_has_no_derivative():
+    x, still, direction = draws(3, 4, 6, seed=7)
+    value, slope = pushforward(lambda x: still.sin(), (x,), (direction,))
+    assert torch.equal(value, still.sin()) and torch.equal(slope, torch.zeros_like(still))
+
+
 def test_rules_are_found_under_the_names_that_torch_hands_over(monkeypatch):
     """Operators, methods, functions and layers alike: without a rule they would give the same, but slowly."""
     met = []
