@@ -90,8 +90,12 @@ def _figures(figures: dict[str, Any]) -> list[str]:
             cells = [f"{row[key]:.3f}" if key in row else "" for key in COLUMNS]
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
-    steps = ", ".join(f"{value:.1f} at t = {t}" for t, value in figures["posterior"].items())
+    even, fitted = (
+        ", ".join(f"{value:.1f} at t = {t}" for t, value in figures[name].items())
+        for name in ("posterior", "posterior, fitted")
+    )
     lines.append(
-        f"One call of the map is worth so many GLASS steps, by the energy distance to GLASS with 128: {steps}."
+        f"One call of the map is worth so many steps of GLASS as published, by the energy distance to GLASS with 128: {even}. "
+        f"Of steps fitted to the posterior's width: {fitted}."
     )
     return lines

@@ -14,7 +14,8 @@ import torch
 import diamond
 
 from diamond.data import Data
-from diamond.evaluation import JudgedData, equivalent_steps, glass_distances, sample_quality
+from diamond.evaluation import JudgedData, distances_to, draw_references, equivalent_steps, sample_quality
+from diamond.glass import GlassFlow
 from diamond.labelled import Labelled
 
 __all__ = ["measure", "save_grid"]
@@ -48,8 +49,9 @@ def measure(
 
     Returns:
         "samples": by sampler, what :func:`diamond.evaluation.sample_quality` gives, as many samples as there are
-        held-out images, and 2000 at most, of the same classes. "posterior": by time, the number of GLASS steps that the
-        map's one call is worth, by the mean energy distance to GLASS with 128.
+        held-out images, and 2000 at most, of the same classes. "posterior": by time, the number of steps of GLASS as
+        published that the map's one call is worth, by the mean energy distance to GLASS with 128; and "posterior, fitted",
+        of GLASS on the grid fitted to the posterior.
     """
     assert held_out.labels is not None
     figures: dict[str, Any] = {}
@@ -58,15 +60,15 @@ def measure(
         figures["samples"] = _judged(_samplers(model, teacher), held_out, judge, model.device)
     rows = torch.randperm(len(held_out.images), generator=torch.Generator().manual_seed(0))[: 2 if quick else states]
     z, labels = held_out.images[rows].to(model.device), held_out.labels[rows].to(model.device)
-    inner = INNER_STEPS[: 2 if quick else None]
-    found = glass_distances(
-        Labelled(model, labels), Labelled(teacher, labels), z, TIMES, draws=4 if quick else 64, steps=inner,
-        reference_steps=4 if quick else REFERENCE_STEPS, generator=torch.Generator().manual_seed(0),
+    inner, flow = INNER_STEPS[: 2 if quick else None], Labelled(teacher, labels)
+    references = draw_references(
+        flow, z, TIMES, draws=4 if quick else 64, reference_steps=4 if quick else REFERENCE_STEPS,
+        generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
-    mine, theirs = found["map"].mean(1).tolist(), found["glass"].mean(2)
-    figures["posterior"] = {
-        str(t): equivalent_steps(mine[i], inner, theirs[:, i].tolist()) for i, t in enumerate(TIMES)
-    }
+    mine = distances_to(references, Labelled(model, labels)).mean(1).tolist()
+    for name, grid in (("posterior", "uniform"), ("posterior, fitted", "posterior")):
+        theirs = torch.stack([distances_to(references, GlassFlow(flow, k, grid=grid)).mean(1) for k in inner])
+        figures[name] = {str(t): equivalent_steps(mine[i], inner, theirs[:, i].tolist()) for i, t in enumerate(TIMES)}
     return figures
 
 

@@ -150,7 +150,9 @@ def test_a_refined_map_is_a_deeper_network_that_goes_on_from_the_first(trained, 
     assert (tmp_path / "features.safetensors").read_bytes() == before
     assert [tuple(found.shape[1:]) for found in again(x)] == [(24, 4, 4), (48, 2, 2), (64, 1, 1)]
     assert not any(weights.requires_grad for weights in again.parameters())
-    monkeypatch.setattr(command, "measure", lambda *_, **__: {"posterior": {"0.5": 1.0}})
+    monkeypatch.setattr(
+        command, "measure", lambda *_, **__: {"posterior": {"0.5": 1.0}, "posterior, fitted": {"0.5": 1.0}}
+    )
     command.main(recipe, "a recipe", 1.0, ["--stage", "card", "--quick", "--out", str(tmp_path)])
     card = (tmp_path / "weights" / "digits.md").read_text()
     assert "8 steps, batch 8" in card and "then, by a network of 4 blocks that goes on from there, 2 steps, " in card
@@ -165,7 +167,9 @@ def test_the_larger_recipes_run_on_a_few_images(module, tmp_path, monkeypatch):
     labels = np.arange(20) % 10
     np.savez(tmp_path / "a.npz", train_images=images, test_images=images, train_labels=labels, test_labels=labels)
     monkeypatch.setattr(command, "load_data", lambda name, **given: load_data(tmp_path / "a.npz", split=given["split"]))
-    monkeypatch.setattr(command, "measure", lambda *_, **__: {"posterior": {"0.5": 1.0}})
+    monkeypatch.setattr(
+        command, "measure", lambda *_, **__: {"posterior": {"0.5": 1.0}, "posterior, fitted": {"0.5": 1.0}}
+    )
     recipe = replace(module.RECIPE, data=module.RECIPE.data)
     arguments = ["--quick", "--quiet", "--batch", "4", "--width", "4", "--teacher-steps", "1", "--map-steps", "1"]
     arguments += ["--refine-steps", "1"]
