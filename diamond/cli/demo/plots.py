@@ -36,7 +36,7 @@ def _plain(axes: Axes, ticks: list[int], logarithmic: str = "x") -> None:
 def distance_plot(figures: dict[str, Any]) -> Figure:
     """Energy distance to the reference against GLASS's inner steps, with the map's level, one panel a time."""
     times, steps = figures["times"], figures["steps"]
-    figure = Figure(figsize=(9, 2.9), layout="constrained")
+    figure = Figure(figsize=(9, 3.1), layout="constrained")
     panels = figure.subplots(1, len(times), sharey=True, squeeze=False)[0]
     for i, (axes, t) in enumerate(zip(panels, times, strict=True)):
         _tidy(axes)
@@ -56,7 +56,9 @@ def distance_plot(figures: dict[str, Any]) -> Figure:
         axes.set_title(f"t = {t:g}", fontsize=10.5)
         axes.set_xlabel("inner steps k", fontsize=9.5)
     panels[0].set_ylabel("energy distance", fontsize=9.5)
-    panels[-1].legend(frameon=False, fontsize=8.5)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=8.5
+    )
     return figure
 
 
