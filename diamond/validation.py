@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
 from torch import Tensor
 
-__all__ = ["as_times", "check_choice", "check_later", "check_noise", "check_positive", "check_state", "check_time"]
+__all__ = [
+    "as_times",
+    "check_choice",
+    "check_later",
+    "check_noise",
+    "check_positive",
+    "check_state",
+    "check_time",
+    "shared",
+]
 
 
 def check_state(x: Tensor, event_shape: tuple[int, ...], name: str = "x_t") -> None:
@@ -58,7 +68,11 @@ def as_times(t: Tensor | float, x: Tensor, name: str = "t") -> Tensor:
 
 
 def shared(t: Tensor) -> bool:
-    """Whether times `(B,)` are one number expanded over the batch, so that what follows from them need be computed once."""
+    """Whether times `(B,)` are one number expanded over the batch, so that what follows from them need be computed once.
+
+    Not where a derivative by row may be asked for, nor where a trace would take this for granted with other times."""
+    if t.requires_grad or torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return False
     return t.ndim == 1 and len(t) > 1 and t.stride(0) == 0
 
 
@@ -89,7 +103,7 @@ def check_later(t: Tensor | float, t_next: Tensor | float, names: tuple[str, str
         )
 
 
-def check_positive(name: str, value: int, least: int = 1) -> int:
+def check_positive(name: str, value: Any, least: int = 1) -> int:
     """`value`, if it is a whole number of at least `least`.
 
     Raises:

@@ -141,6 +141,8 @@ def endpoint(
     if distance is None:
         return losses
     ends = (r == 1).nonzero().squeeze(1)
+    if not len(ends):
+        return losses
     return losses.index_add(0, ends, scale[ends].square() * distance(moved[ends], target[ends]))
 
 

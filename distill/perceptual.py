@@ -36,7 +36,8 @@ class Perceptual:
     """A distance of clean samples, to be added to the mean square of their difference.
 
     Arguments:
-        features: a frozen module, or a function, from `(B, *event)` to a sequence of `(B, ...)`; differentiable.
+        features: a frozen module in evaluation mode, or a function, from `(B, *event)` to a sequence of `(B, ...)`, one or
+            more; differentiable.
         weight: of the distance, beside a mean square over entries.
 
     Raises:
@@ -51,12 +52,26 @@ class Perceptual:
         self.features, self.weight = features, float(weight)
 
     def __call__(self, samples: Tensor, targets: Tensor) -> Tensor:
-        """The weighted distance of each pair, `(B,)`, differentiable in `samples` `(B, *event)`."""
+        """The weighted distance of each pair, `(B,)`, differentiable in `samples` `(B, *event)`.
+
+        Raises:
+            ValueError: the features are no sequence, or an empty one.
+        """
         with torch.no_grad():
-            theirs = self.features(targets)
-        pairs = list(zip(self.features(samples), theirs, strict=True))
-        terms = [_sum(one - other) / (_sum(other) + TINY) for one, other in pairs]
-        return self.weight * torch.stack(terms).mean(0)
+            theirs = self._seen(targets)
+        terms = [
+            _sum(one - other) / (_sum(other) + TINY) for one, other in zip(self._seen(samples), theirs, strict=True)
+        ]
+        return self.weight * torch.stack(terms).mean(0).to(samples.dtype)
+
+    def _seen(self, samples: Tensor) -> Sequence[Tensor]:
+        found = self.features(samples)
+        if isinstance(found, Tensor) or not len(found):
+            raise ValueError(
+                f"features: they returned {'a tensor' if isinstance(found, Tensor) else 'nothing'}, expected a sequence of "
+                "tensors, one or more"
+            )
+        return found
 
     def to(self, device: torch.device) -> None:
         """Moves the features there, if they are a module."""
@@ -66,13 +81,10 @@ class Perceptual:
     @property
     def settings(self) -> dict[str, Any]:
         """What a run must have in common with one that it resumes."""
-        known = self.features
-        return {
-            "weight": self.weight,
-            "features": fingerprint(known.state_dict().values())
-            if isinstance(known, nn.Module)
-            else known.__qualname__,
-        }
+        features = self.features
+        known = getattr(features, "__name__", type(features).__name__)
+        weights = features.state_dict().values() if isinstance(features, nn.Module) else ()
+        return {"weight": self.weight, "features": f"{known} {fingerprint(weights)}"}
 
 
 def _sum(values: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from ..validation import check_positive
 from .mlp import ResidualMLP
 from .network import Network, labels_of, silenced
 from .preconditioned import Preconditioned
@@ -106,6 +107,8 @@ def deepen(net: Any, blocks: int | tuple[int, ...]) -> Network:
         deeper: Network = type(net)(**{**net.config, **inner})
     elif isinstance(net, (ResidualMLP, Transformer, UNet)):
         name = "blocks" if isinstance(net, UNet) else "depth"
+        if name == "depth":
+            check_positive("blocks", blocks)
         deeper = type(net)(**{**net.config, name: blocks})
         if isinstance(deeper, ResidualMLP):  # the others' blocks begin so by themselves
             for block in deeper.blocks[net.config["depth"] :]:
@@ -120,7 +123,7 @@ def deepen(net: Any, blocks: int | tuple[int, ...]) -> Network:
             f"blocks: got {blocks}, which leaves no place for {lost[0]}, expected as many as there are or more"
         )
     deeper.load_state_dict({**known, **weights})
-    return deeper
+    return deeper.train(net.training)
 
 
 def _check_known(net: Any) -> None:

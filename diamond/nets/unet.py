@@ -73,8 +73,8 @@ class UNet(Network):
             raise ValueError(f"width: got {width}, expected a multiple of {HEADS}")
         if not multipliers or min(multipliers) < 1:
             raise ValueError(f"multipliers: got {tuple(multipliers)}, expected a whole number for each resolution")
-        counts = [blocks] * len(multipliers) if isinstance(blocks, int) else list(blocks)
-        if len(counts) != len(multipliers) or min(counts) < 1:
+        counts = list(blocks) if isinstance(blocks, (tuple, list)) else [blocks] * len(multipliers)
+        if len(counts) != len(multipliers) or any(type(count) is not int or count < 1 for count in counts):
             raise ValueError(
                 f"blocks: got {blocks}, expected a whole number, or one for each of {len(multipliers)} resolutions"
             )

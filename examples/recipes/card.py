@@ -49,9 +49,10 @@ def card_of(model: Any, name: str, recipe: Recipe, figures: dict[str, Any]) -> s
     training = {**recipe.shared, **(recipe.map if kind == "DiamondMap" else recipe.teacher)}
     planned = f" of {known['planned_steps']} planned" if "planned_steps" in known else ""
     trained = f"{known['steps']} steps{planned}, seed {known['seed']}, {_told(training)}; {known['minutes']} minutes"
+    seen = training
     if "steps_before" in known:
         first = f"{known['steps_before']} steps, {_told(training)}, {known['minutes_before']} minutes"
-        refined = {**training, **recipe.refine}
+        seen = refined = {**training, **recipe.refine}
         changed = {key: value for key, value in refined.items() if training.get(key) != value}
         trained = (
             f"{first}; then, by a network of {recipe.blocks} blocks that goes on from there, {known['steps']} steps{planned}, "
@@ -68,7 +69,7 @@ def card_of(model: Any, name: str, recipe: Recipe, figures: dict[str, Any]) -> s
         "## Figures", "", *_figures(figures), "",
         "## Limits", "",
         "Small on purpose: an example to try alignment on. The figures judge class and quality, and do not tell memorised "
-        f"images from new ones.{SEEN if 'perceptual' in training or 'perceptual' in recipe.refine else ''}", "",
+        f"images from new ones.{SEEN if 'perceptual' in seen else ''}", "",
     ]  # fmt: skip
     return "\n".join(lines)
 

@@ -88,7 +88,9 @@ def _changed(recipe: Recipe, given: argparse.Namespace) -> Recipe:
         shared["precision"] = given.precision
     if given.loss:
         map_["loss"] = given.loss
-    share = given.teacher_share or recipe.teacher_share
+    share = recipe.teacher_share if given.teacher_share is None else given.teacher_share
+    if not 0 < share < 1 - recipe.refine_share:
+        raise SystemExit(f"--teacher-share: got {share:g}, expected above 0 and below {1 - recipe.refine_share:g}")
     return replace(recipe, width=width, teacher=teacher, map=map_, shared=shared, teacher_share=share)
 
 

@@ -154,7 +154,10 @@ def test_eval_compares_the_map_with_its_teacher(diamond, chain, here):
     assert figures["teacher"] == str(chain[0]) and figures["times"] == [0.1, 0.3, 0.5, 0.7, 0.9]
     assert all(len(row) == 5 for row in distances.values())
     assert distances["GLASS-32"][2] < distances["GLASS-2"][2]
-    assert all(1 <= steps <= 32 for steps in figures["posterior"]["equivalent_steps"])
+    assert distances["GLASS-1"] == figures["posterior"]["energy_distance_published"]["GLASS-1"]  # one step has no grid
+    assert distances["GLASS-8"][4] < 0.5 * figures["posterior"]["energy_distance_published"]["GLASS-8"][4]
+    for steps in ("equivalent_steps", "equivalent_steps_published"):
+        assert all(1 <= number <= 32 for number in figures["posterior"][steps])
     for name in ("brightness", "symmetry"):
         errors = figures["value"]["rmse"][name]
         assert set(errors) == {"map", "plug-in", "reference", *(f"GLASS-{k}" for k in (1, 2, 4, 8, 16, 32))}

@@ -90,6 +90,22 @@ def test_gradients_flow_through_a_shared_embedding(make, seeded):
         close(one, other)
 
 
+def test_each_row_has_its_own_derivative_in_time(make, seeded):
+    net, x = make(), torch.randn(ROWS, *EVENT, dtype=torch.float64, generator=seeded())
+    times = torch.tensor(0.4).double().expand(ROWS).requires_grad_(), torch.full((ROWS,), 0.4).double().requires_grad_()
+    one, other = (torch.autograd.grad(net(x, t).sum(), t)[0] for t in times)
+    close(one, other)
+
+
+def test_a_trace_takes_other_times_than_the_one_it_was_made_with(make, seeded):
+    net, x = make(), torch.randn(ROWS, *EVENT, dtype=torch.float64, generator=seeded())
+    traced = torch.jit.trace(net, (x, torch.tensor(0.4).double().expand(ROWS)), check_trace=False)
+    t = torch.linspace(0.1, 0.9, ROWS, dtype=torch.float64)
+    torch.testing.assert_close(
+        traced(x, t), net(x, t), rtol=1e-6, atol=1e-6
+    )  # a trace keeps its constants in single precision
+
+
 def test_maps_and_flows_pass_one_time_on_as_one(make, seeded):
     x = torch.randn(ROWS, *EVENT, dtype=torch.float64, generator=seeded())
     every = torch.full((ROWS,), 0.4, dtype=torch.float64)

@@ -1,5 +1,7 @@
 """The perceptual distance: its formula, its zero, where it counts, and what a resumed run says of it."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -122,6 +124,25 @@ def test_a_run_is_known_by_its_features(seeded):
     others = [Perceptual(Linears(1)), Perceptual(Linears(0), 0.5), Perceptual(torch.sin), Perceptual(torch.cos)]
     known = [settings(Perceptual(Linears(0))), *map(settings, others)]
     assert all(one != other for i, one in enumerate(known) for other in known[:i])
+
+
+def test_a_function_without_a_name_is_known_by_its_kind():
+    assert Perceptual(partial(torch.mul, other=2)).settings["features"].startswith("partial ")
+
+
+def test_features_are_a_sequence():
+    ends = torch.ones(4, 1, 3, 3)
+    for features, said in ((nn.Conv2d(1, 4, 3), "a tensor"), (lambda x: [], "nothing")):
+        with pytest.raises(ValueError, match=f"^features: they returned {said}, expected a sequence of tensors"):
+            Perceptual(features)(ends, ends)
+
+
+def test_a_batch_without_ends_asks_no_features():
+    """None of its trajectories ends at r = 1."""
+    at_all = []
+    loss = endpoint(lambda x, s, r: x + 1, torch.ones_like, torch.zeros(3, 2), torch.zeros(3), torch.full((3,), 0.5),
+                    torch.zeros(3, 2), lambda *_: at_all.append(1))  # fmt: skip
+    assert torch.equal(loss, torch.full((3,), 4.0)) and not at_all
 
 
 def test_what_cannot_be_compared_is_refused():

@@ -160,6 +160,12 @@ def test_a_refined_map_is_a_deeper_network_that_goes_on_from_the_first(trained, 
     assert len(diamond.load(tmp_path / "weights" / "digits.safetensors").net.net.blocks) == 4
 
 
+def test_shares_of_the_time_must_leave_some_for_each_stage(tmp_path):
+    for share in ("0.7", "0", "-1"):
+        with pytest.raises(SystemExit, match="^--teacher-share: got .*, expected above 0 and below 0.6"):
+            command.main(mnist.RECIPE, "a recipe", 1.0, ["--teacher-share", share, "--out", str(tmp_path)])
+
+
 @pytest.mark.parametrize("module", [mnist, cifar10])
 def test_the_larger_recipes_run_on_a_few_images(module, tmp_path, monkeypatch):
     shape = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}[module.RECIPE.data]

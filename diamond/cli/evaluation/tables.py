@@ -21,7 +21,11 @@ def print_tables(figures: Mapping[str, Any]) -> None:
     """Prints all of them."""
     console, times = Console(), figures["times"]
     posterior, reference = figures["posterior"], f"GLASS-{figures['reference_steps']}"
-    rows = {**posterior["energy_distance"], "map: GLASS steps": posterior["equivalent_steps"]}
+    rows = {
+        **posterior["energy_distance"],
+        "map: GLASS steps": posterior["equivalent_steps"],
+        "map: even ones": posterior["equivalent_steps_published"],
+    }
     console.print(_by_time(f"posteriors: energy distance to {reference}", times, rows, "{:.4f}"))
     for view, by in figures["two_sample"].items():
         rows = {name: found["auc"] for name, found in by.items()}

@@ -102,6 +102,11 @@ def test_a_network_deepened_to_fewer_blocks_or_a_foreign_one_is_refused(sown, ma
         deepen(makers["unet"](), (2,))
     with pytest.raises(ValueError, match="^net: got Linear, expected one of .*ResidualMLP, Transformer"):
         deepen(torch.nn.Linear(2, 2), 3)
+    for blocks in (2.5, True, (2, 2)):
+        with pytest.raises(ValueError, match="^blocks: got .*, expected a whole number"):
+            deepen(makers["perceptron"](), blocks)
+    with pytest.raises(ValueError, match="^blocks: got 2.5, expected a whole number"):
+        deepen(makers["unet"](), 2.5)
 
 
 @pytest.mark.parametrize("path", [Linear(), Cosine()], ids=repr)
