@@ -29,7 +29,7 @@ from torch import Tensor
 
 from .flow import Flow
 from .nets import labels_of
-from .validation import check_positive
+from .validation import check_positive, shared
 
 __all__ = ["ClassifierFree"]
 
@@ -82,6 +82,7 @@ class ClassifierFree(Flow):
             return super()._network(x, t, torch.where(guided, self.no_label, cond))
         rows = guided.nonzero()[:, 0]
         none = torch.full_like(rows, self.no_label, dtype=cond.dtype)
-        both = super()._network(torch.cat([x, x[rows]]), torch.cat([t, t[rows]]), torch.cat([cond, none]))
+        times = t[:1].expand(len(t) + len(rows)) if shared(t) else torch.cat([t, t[rows]])
+        both = super()._network(torch.cat([x, x[rows]]), times, torch.cat([cond, none]))
         labelled, unlabelled = both.split([len(x), len(rows)])
         return labelled.index_add(0, rows, (self.scale - 1) * (labelled[rows] - unlabelled))

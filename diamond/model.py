@@ -132,7 +132,7 @@ class View(Model):
 
 def fold_draws(tensor: Tensor, n: int) -> Tensor:
     """`(B, ...)` repeated for `n` draws: `(n * B, ...)`, draw-major. A number expanded over the batch stays one."""
-    if shared(tensor):
+    if shared(tensor) or tensor.shape == (1,):
         return tensor[:1].expand(n * len(tensor))
     return tensor if n == 1 else tensor.repeat(n, *[1] * (tensor.ndim - 1))
 
