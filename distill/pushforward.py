@@ -19,6 +19,7 @@ derivative, which is wrong there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .tangents import gelu, group_normalised, layer_normalised, log_softmax, logsumexp, silu, softmax
 
@@ -61,7 +63,23 @@ class _Moving(TorchFunctionMode):
                 return _apply(function, args, *moving[0])
         elif function in BENT and any(_moving(given) is not None for given in (*args, *kwargs.values())):
             return BENT[function](function, *args, **kwargs)
+        elif _may_work_in_place(function) and any(_moving(given) is not None for given in (*args, *kwargs.values())):
+            with _OutOfPlace():
+                return function(*args, **kwargs)
         return function(*args, **kwargs)
+
+
+class _OutOfPlace(TorchDispatchMode):
+    """Changes nothing, but that torch chooses formulas of derivatives that leave every intermediate result as it was.
+    Those of a softmax or of an attention would otherwise overwrite what their gradient needs."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return function(*args, **(kwargs or {}))
+
+
+def _may_work_in_place(function: Any) -> bool:
+    """Whether the derivative may. Tensors' methods do not, but for one, and are too many to be guarded."""
+    return isinstance(function, FunctionType | BuiltinFunctionType) or function is Tensor.logcumsumexp
 
 
 def _moving(given: Any) -> tuple[Tensor, Tensor] | None:
@@ -79,7 +97,8 @@ def _apply(function: Any, args: tuple, place: int, moving: tuple[Tensor, Tensor]
     if moved is None:
         return function(*args)
     value = function(*before, moving[0], *after)
-    return make_dual(value, moved.to(value.dtype).expand(value.shape))
+    moved = moved.to(value.dtype).expand(value.shape)
+    return make_dual(value, moved.clone() if moved.data_ptr() == moving[1].data_ptr() else moved)
 
 
 def _product(function: Any, before: tuple, tangent: Tensor, after: tuple) -> Tensor:
