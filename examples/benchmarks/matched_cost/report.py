@@ -52,8 +52,9 @@ methods by models the least is bold, "exact" aside.
 
 **Models.** "exact" charges one evaluation for a draw of the true posterior: what a perfect map would do, and no contender.
 GLASS has the exact denoiser of the mixtures as its teacher, where the maps have what they learnt from it: their distance
-to "exact" is what distillation cost. Its steps are even, as published. "plug-in" is the teacher as it is: its mean for every draw, and a Gaussian step around
-it for every move. This is the setting of the field's own methods, so that on it SMC is FKS, SMC along the gradient DAS,
+to "exact" is what distillation cost. Its steps are even, as published.
+"plug-in" is the teacher as it is: its mean for every draw, and a Gaussian step around it
+for every move. This is the setting of the field's own methods, so that on it SMC is FKS, SMC along the gradient DAS,
 search SVDD with a beam, and guidance DPS. Where these are named, they take the denoiser and the moves of the model at
 hand; DPS its denoiser alone. The values of FMTT are the flow map's on every model. Flow map and plug-in have one draw a
 state, and are charged for one.
