@@ -9,47 +9,94 @@ whose own gradient is cheap (:mod:`distill.tangents`); all others keep torch's.
 Compiled networks run as they are written, because a compiler does not see what dual tensors carry.
 
 Torch carries derivatives in dual tensors, of one level, or by `torch.func`, whose levels nest and take twice the time for
-each operation. The first serves, but where the function takes a forward derivative itself, as a path does that knows
-its slope by no formula.
+each operation. The first serves, unless the function is being compiled, is inside a transformation of `torch.func`, or
+takes a derivative itself: a path that knows its slope by no formula, a velocity that is an energy's gradient. No rule of
+ours is applied to such a function, which is then run anew. A network may call attention, norms and what writes into its
+argument in any of their forms: where torch's derivatives would overwrite what their own gradients need, they are kept
+from it, and normalisations are written out (:mod:`distill.norms`).
 
-The value, the derivative and their gradients are those of `torch.func.jvp`, but for its gradient through a layer norm's
-derivative, which is wrong there.
+The value, the derivative and their gradients are those of `torch.func.jvp`, but for its gradient through the derivative of
+a norm of layers, instances or batches in training, which is wrong there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType
+from functools import partial
+from threading import RLock
 from typing import Any
 
 import torch
 
 from torch import Tensor, nn
+from torch._C._functorch import peek_interpreter_stack  # what `torch.func` is transforming
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .norms import WRITTEN_OUT
 from .tangents import gelu, group_normalised, layer_normalised, log_softmax, logsumexp, silu, softmax
 
 __all__ = ["pushforward"]
+
+ALONE = RLock()  # levels of derivatives and a compiler's stance are a whole process's
 
 
 def pushforward(
     function: Callable[..., Tensor], point: tuple[Tensor, ...], direction: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """The value of `function` at `point`, and its derivative along `direction`; each can be differentiated once more."""
-    with torch.compiler.set_stance("force_eager"):
+    if torch.compiler.is_compiling() or peek_interpreter_stack() is not None:
+        return _by_levels(function, point, direction)
+    with ALONE, torch.compiler.set_stance("force_eager"):
         try:
-            with dual_level(), _Moving():
-                value, tangent = unpack_dual(function(*map(make_dual, point, direction)))
-                return value, torch.zeros_like(value) if tangent is None else tangent
+            return _by_duals(function, point, direction, _Moving())
+        except _GradientInside:
+            another_way: Callable[..., tuple[Tensor, Tensor]] = partial(_by_duals, mode=_WrittenOut())
+        except _LevelInside:
+            another_way = _by_levels
         except RuntimeError as error:
             if "Nested forward mode" not in str(error):
                 raise
-        with _Moving():
-            value, tangent = torch.func.jvp(function, point, direction)  # type: ignore[misc]
-        return value, tangent
+            another_way = _by_levels
+        return another_way(function, point, direction)
+
+
+def _by_duals(
+    function: Callable[..., Tensor], point: tuple[Tensor, ...], direction: tuple[Tensor, ...], mode: Any
+) -> tuple[Tensor, Tensor]:
+    with dual_level():
+        with mode:
+            moved = function(*map(make_dual, point, direction))
+        value, tangent = unpack_dual(moved)
+        return value, torch.zeros_like(value) if tangent is None else tangent
+
+
+def _by_levels(
+    function: Callable[..., Tensor], point: tuple[Tensor, ...], direction: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    with _WrittenOut():
+        value, tangent = torch.func.jvp(function, point, direction)  # type: ignore[misc]
+    return value, tangent
+
+
+class _WrittenOut(TorchFunctionMode):
+    """Replaces normalisations by what they are made of, and leaves all else to torch."""
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if function in WRITTEN_OUT:
+            return WRITTEN_OUT[function](function, *args, **kwargs)
+        return _out_of_place(function, args, kwargs)
+
+
+class _GradientInside(Exception):
+    """The function takes a gradient itself, whose derivative follows by torch's rules alone."""
+
+
+class _LevelInside(Exception):
+    """The function transforms one itself, by `torch.func`."""
 
 
 class _Moving(TorchFunctionMode):
@@ -57,16 +104,18 @@ class _Moving(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if function in BACKWARD:
+            raise _GradientInside
+        if peek_interpreter_stack() is not None:
+            raise _LevelInside
         if function in AFFINE and not kwargs:
             moving = [(i, dual) for i, given in enumerate(args) if (dual := _moving(given)) is not None]
             if len(moving) == 1:
                 return _apply(function, args, *moving[0])
-        elif function in BENT and any(_moving(given) is not None for given in (*args, *kwargs.values())):
-            return BENT[function](function, *args, **kwargs)
-        elif _may_work_in_place(function) and any(_moving(given) is not None for given in (*args, *kwargs.values())):
-            with _OutOfPlace():
-                return function(*args, **kwargs)
-        return function(*args, **kwargs)
+        elif function in BENT:
+            if any(_moving(given) is not None for given in (*args, *kwargs.values())):
+                return BENT[function](function, *args, **kwargs)
+        return _out_of_place(function, args, kwargs)
 
 
 class _OutOfPlace(TorchDispatchMode):
@@ -77,9 +126,11 @@ class _OutOfPlace(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def _may_work_in_place(function: Any) -> bool:
-    """Whether the derivative may. Tensors' methods do not, but for one, and are too many to be guarded."""
-    return isinstance(function, FunctionType | BuiltinFunctionType) or function is Tensor.logcumsumexp
+def _out_of_place(function: Any, args: tuple, kwargs: dict) -> Any:
+    if function not in IN_PLACE:
+        return function(*args, **kwargs)
+    with _OutOfPlace():
+        return function(*args, **kwargs)
 
 
 def _moving(given: Any) -> tuple[Tensor, Tensor] | None:
@@ -97,8 +148,9 @@ def _apply(function: Any, args: tuple, place: int, moving: tuple[Tensor, Tensor]
     if moved is None:
         return function(*args)
     value = function(*before, moving[0], *after)
+    shared = moved is moving[1] or moved.shape != value.shape  # what is written into the result may not be
     moved = moved.to(value.dtype).expand(value.shape)
-    return make_dual(value, moved.clone() if moved.data_ptr() == moving[1].data_ptr() else moved)
+    return make_dual(value, moved.clone() if shared else moved)
 
 
 def _product(function: Any, before: tuple, tangent: Tensor, after: tuple) -> Tensor:
@@ -135,12 +187,23 @@ AFFINE: dict[Any, Callable[[Any, tuple, Tensor, tuple], Tensor | None]] = {
     **dict.fromkeys((functional.linear, *CONVOLUTIONS), _layer),
     **dict.fromkeys((torch.addcmul, Tensor.addcmul), _sum_with_product),
 }
+BACKWARD = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})
+SOFTMAX = (torch.softmax, Tensor.softmax, functional.softmax)
+LOG_SOFTMAX = (torch.log_softmax, Tensor.log_softmax, functional.log_softmax)
+LOGSUMEXP = (torch.logsumexp, Tensor.logsumexp)
 BENT: dict[Any, Callable[..., Tensor]] = {
-    **dict.fromkeys((torch.softmax, Tensor.softmax, functional.softmax), softmax),
-    **dict.fromkeys((torch.log_softmax, Tensor.log_softmax, functional.log_softmax), log_softmax),
-    **dict.fromkeys((torch.logsumexp, Tensor.logsumexp), logsumexp),
-    functional.layer_norm: layer_normalised,
-    functional.group_norm: group_normalised,
+    **dict.fromkeys(SOFTMAX, softmax),
+    **dict.fromkeys(LOG_SOFTMAX, log_softmax),
+    **dict.fromkeys(LOGSUMEXP, logsumexp),
+    **WRITTEN_OUT,
+    **dict.fromkeys((functional.layer_norm, torch.layer_norm), layer_normalised),
+    **dict.fromkeys((functional.group_norm, torch.group_norm), group_normalised),
     functional.gelu: gelu,
     functional.silu: silu,
 }
+IN_PLACE = frozenset({
+    *SOFTMAX, *LOG_SOFTMAX, *LOGSUMEXP, torch.special.softmax, torch.special.log_softmax, torch.special.logsumexp,
+    torch.logcumsumexp, Tensor.logcumsumexp, functional.softmin, functional.gumbel_softmax, functional.cross_entropy,
+    functional.scaled_dot_product_attention, functional.multi_head_attention_forward,
+    torch.norm, Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm, functional.normalize,
+})  # fmt: skip

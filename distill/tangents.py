@@ -47,15 +47,22 @@ def softmax(function: Any, input: Tensor, *rest: Any, **more: Any) -> Tensor:
     primal, tangent = unpack_dual(input)
     value = function(primal, *rest, **more)
     change = value * tangent
-    change = change - value * change.sum(more.get("dim", rest[0] if rest else -1), keepdim=True)
+    change = change - value * change.sum(_axis(value, *rest, **more), keepdim=True)
     return make_dual(value, change)
 
 
 def log_softmax(function: Any, input: Tensor, *rest: Any, **more: Any) -> Tensor:
     primal, tangent = unpack_dual(input)
     value = function(primal, *rest, **more)
-    mean = (value.exp() * tangent).sum(more.get("dim", rest[0] if rest else -1), keepdim=True)
+    mean = (value.exp() * tangent).sum(_axis(value, *rest, **more), keepdim=True)
     return make_dual(value, tangent - mean)
+
+
+def _axis(value: Tensor, dim: int | None = None, *_: Any, **more: Any) -> int:
+    """The axis of a softmax, with torch's choice where none is named."""
+    if dim is None:
+        return 0 if value.ndim in (0, 1, 3) else 1
+    return dim
 
 
 def logsumexp(function: Any, input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
@@ -71,6 +78,7 @@ def layer_normalised(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
+    *_: Any,
 ) -> Tensor:
     axes = len(normalized_shape)
     return _scaled(_normalised(input, lambda x: x.flatten(-axes), eps), weight, bias, ())
@@ -83,8 +91,10 @@ def group_normalised(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
+    *_: Any,
 ) -> Tensor:
-    unit = _normalised(input, lambda x: x.reshape(len(x), num_groups, -1), eps)
+    size = math.prod(input.shape[1:]) // num_groups
+    unit = _normalised(input, lambda x: x.reshape(len(x), num_groups, size), eps)
     return _scaled(unit, weight, bias, (1,) * (input.ndim - 2))
 
 
