@@ -9,11 +9,13 @@ whose own gradient is cheap (:mod:`distill.tangents`); all others keep torch's.
 Compiled networks run as they are written, because a compiler does not see what dual tensors carry.
 
 Torch carries derivatives in dual tensors, of one level, or by `torch.func`, whose levels nest and take twice the time for
-each operation. The first serves, unless the function is being compiled, is inside a transformation of `torch.func`, or
-takes a derivative itself: a path that knows its slope by no formula, a velocity that is an energy's gradient. No rule of
-ours is applied to such a function, which is then run anew. A network may call attention, norms and what writes into its
-argument in any of their forms: where torch's derivatives would overwrite what their own gradients need, they are kept
-from it, and normalisations are written out (:mod:`distill.norms`).
+each operation. The first serves, but where the function takes a derivative by `torch.func` itself, as a path does that knows
+its slope by no formula. Inside the latter derivative, inside a transformation around, under a compiler, and for a function
+that takes gradients itself, as a velocity does that is an energy's, torch's own rules hold. A function that turns out to need
+another way is run anew.
+
+Networks may use attention, norms and functions that write into their argument, in any of torch's forms: no derivative
+overwrites what its gradient needs, and normalisations without a rule are written out (:mod:`distill.norms`).
 
 The value, the derivative and their gradients are those of `torch.func.jvp`, but for its gradient through the derivative of
 a norm of layers, instances or batches in training, which is wrong there.
@@ -29,7 +31,7 @@ from typing import Any
 import torch
 
 from torch import Tensor, nn
-from torch._C._functorch import peek_interpreter_stack  # what `torch.func` is transforming
+from torch._C._functorch import maybe_current_level  # of the transformations of `torch.func`
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -47,24 +49,22 @@ def pushforward(
     function: Callable[..., Tensor], point: tuple[Tensor, ...], direction: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor]:
     """The value of `function` at `point`, and its derivative along `direction`; each can be differentiated once more."""
-    if torch.compiler.is_compiling() or peek_interpreter_stack() is not None:
-        return _by_levels(function, point, direction)
+    if torch.compiler.is_compiling() or maybe_current_level() is not None:
+        return _by_levels(function, point, direction, _WrittenOut())
     with ALONE, torch.compiler.set_stance("force_eager"):
         try:
-            return _by_duals(function, point, direction, _Moving())
+            return _by_duals(function, point, direction, _Moving(None))
         except _GradientInside:
-            another_way: Callable[..., tuple[Tensor, Tensor]] = partial(_by_duals, mode=_WrittenOut())
-        except _LevelInside:
-            another_way = _by_levels
+            another_way = partial(_by_duals, mode=_WrittenOut())
         except RuntimeError as error:
             if "Nested forward mode" not in str(error):
                 raise
-            another_way = _by_levels
+            another_way = partial(_by_levels, mode=_Moving(1))
         return another_way(function, point, direction)
 
 
 def _by_duals(
-    function: Callable[..., Tensor], point: tuple[Tensor, ...], direction: tuple[Tensor, ...], mode: Any
+    function: Callable[..., Tensor], point: tuple[Tensor, ...], direction: tuple[Tensor, ...], mode: TorchFunctionMode
 ) -> tuple[Tensor, Tensor]:
     with dual_level():
         with mode:
@@ -74,40 +74,43 @@ def _by_duals(
 
 
 def _by_levels(
-    function: Callable[..., Tensor], point: tuple[Tensor, ...], direction: tuple[Tensor, ...]
+    function: Callable[..., Tensor], point: tuple[Tensor, ...], direction: tuple[Tensor, ...], mode: TorchFunctionMode
 ) -> tuple[Tensor, Tensor]:
-    with _WrittenOut():
+    with mode:
         value, tangent = torch.func.jvp(function, point, direction)  # type: ignore[misc]
     return value, tangent
 
 
+class _GradientInside(RuntimeError):
+    """The function takes a gradient, whose derivative follows from torch's rules alone."""
+
+
 class _WrittenOut(TorchFunctionMode):
-    """Replaces normalisations by what they are made of, and leaves all else to torch."""
+    """Torch's rules, with normalisations replaced by what they are made of."""
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        rule = WRITTEN_OUT.get(function)
+        return _out_of_place(function, args, kwargs or {}) if rule is None else rule(function, *args, **(kwargs or {}))
+
+
+class _Moving(_WrittenOut):
+    """Looks for what moves among the arguments of each function that has a rule, and applies it. Inside a further
+    transformation than the one of this `level`, which moves other things, torch's rules hold."""
+
+    def __init__(self, level: int | None) -> None:
+        super().__init__()
+        self.level = level
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if function in WRITTEN_OUT:
-            return WRITTEN_OUT[function](function, *args, **kwargs)
-        return _out_of_place(function, args, kwargs)
-
-
-class _GradientInside(Exception):
-    """The function takes a gradient itself, whose derivative follows by torch's rules alone."""
-
-
-class _LevelInside(Exception):
-    """The function transforms one itself, by `torch.func`."""
-
-
-class _Moving(TorchFunctionMode):
-    """Looks for what moves among the arguments of each function that has a rule, and applies it."""
-
-    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
+        if maybe_current_level() != self.level:
+            if self.level is None:
+                raise RuntimeError("Nested forward mode")
+            return super().__torch_function__(function, types, args, kwargs)
         if function in BACKWARD:
-            raise _GradientInside
-        if peek_interpreter_stack() is not None:
-            raise _LevelInside
+            raise _GradientInside(
+                "torch.autograd inside a derivative by torch.func: take the gradient by torch.func.grad"
+            )
         if function in AFFINE and not kwargs:
             moving = [(i, dual) for i, given in enumerate(args) if (dual := _moving(given)) is not None]
             if len(moving) == 1:

@@ -51,6 +51,17 @@ def test_derivatives_nest(net, assert_derivatives):
     assert_derivatives(pushforward, lambda x: torch.func.vmap(lambda row: net(row[None])[0])(x))
 
 
+def test_a_gradient_of_torch_autograd_has_no_derivative_beside_one_of_torch_func(net):
+    x = draws(4, 6)
+
+    def force(x):
+        slope = torch.func.jvp(net, (x,), (x,))[1]
+        return torch.autograd.grad(slope.sum(), x, create_graph=True)[0]
+
+    with pytest.raises(RuntimeError, match="take the gradient by torch.func.grad$"):
+        pushforward(force, (x,), (x,))
+
+
 def test_transformations_go_around_a_derivative(net):
     x, direction = draws(2, 4, 6)
     value, slope = pushforward(net, (x,), (direction,))
