@@ -3,9 +3,13 @@
 import pytest
 import torch
 
+from diamond import DiamondMap
 from diamond.classifier_free import ClassifierFree
 from diamond.flow import Flow
 from diamond.glass import GlassFlow
+from diamond.nets import grow
+from distill import distill
+from distill.losses import eulerian, lagrangian, mean_flow, mean_square
 
 ROWS = 3
 
@@ -23,6 +27,41 @@ def test_forward_derivatives_pass(model, path, states, between):
 
     check(lambda x: flow.velocity(x, t, cond=cond), x, direction, 1e-3)
     check(lambda t: flow.velocity(x, t, cond=cond), t, torch.ones_like(t), 5e-5)
+
+
+def test_losses_with_forward_derivatives_have_their_gradients(model, states, seeded):
+    """By central differences over all weights at once. Mean flow holds its target fixed, here where the weights began."""
+    net, cond = model
+    net = grow(Flow.from_diffusers(net).net, 1, 3).double()
+    students = DiamondMap(net, event_shape=(2, 8, 8))
+    x, x_t, velocity = (states(seed) for seed in range(3))
+    s, r, t = torch.tensor([[0.1, 0.2, 0.3], [0.5, 0.9, 0.6], [0.3, 0.4, 0.8]], dtype=torch.float64)
+    displace = lambda x, s, r: students.displace(x, s, r, x_t, t, cond=cond)  # noqa: E731
+    average = lambda: (displace(x, s, r) - x) / (r - s)[:, None, None, None]  # noqa: E731
+    weights = [weight for weight in net.parameters() if weight.requires_grad]
+    start = [weight.detach().clone() for weight in weights]
+    turn = [0.1 * torch.randn(w.shape, dtype=w.dtype, generator=seeded(i)) for i, w in enumerate(weights)]
+
+    def check(loss, height=None):
+        pulls = torch.autograd.grad(loss().sum(), weights, materialize_grads=True, allow_unused=True)
+        ends = []
+        for step in (1e-5, -1e-5, 0.0):
+            with torch.no_grad():
+                for weight, before, change in zip(weights, start, turn, strict=True):
+                    weight.copy_(before + step * change)
+            ends.append((height or loss)().detach().sum())
+        rise = sum((pull * change).sum() for pull, change in zip(pulls, turn, strict=True))
+        torch.testing.assert_close(rise, (ends[0] - ends[1]) / 2e-5, rtol=1e-5, atol=1e-8)
+        assert abs(float(rise)) > 1e-3
+
+    check(lambda: lagrangian(displace, lambda y, r: torch.zeros_like(y), torch.ones_like, x, s, r))
+    check(lambda: eulerian(displace, torch.ones_like, x, s, r, velocity))
+    _, rate = torch.func.jvp(lambda x, s: displace(x, s, r), (x, s), (velocity, torch.ones_like(s)))
+    target = (average() + rate).detach()
+    check(
+        lambda: mean_flow(displace, torch.ones_like, x, s, r, velocity),
+        lambda: mean_square(average() - target),
+    )
 
 
 def test_posterior_draws_of_a_view_run(model, seeded, states):
@@ -67,3 +106,13 @@ def test_a_transformer_stays_in_evaluation_mode(sown, makers, states):
     x, cond = states().float().repeat(20, 1, 1, 1), torch.arange(60) % 5
     assert flow.training
     assert torch.equal(flow.velocity(x, 0.5, cond=cond), flow.velocity(x, 0.5, cond=cond))
+
+
+@pytest.mark.parametrize("loss", ["lsd", "esd", "meanflow"])
+def test_networks_that_attend_are_distilled(loss, sown, makers, seeded):
+    flow = Flow.from_diffusers(sown(makers["unet"]), prediction="flow", event_shape=(2, 8, 8))
+    data = torch.randn(16, 2, 8, 8, generator=seeded())
+    student = distill(flow, data, loss=loss, steps=2, batch=4, progress=False)
+    before, after = grow(flow.net, 1, 3).state_dict(), student.net.state_dict()
+    assert all(weight.isfinite().all() for weight in after.values())
+    assert any(not torch.equal(after[name], weight) for name, weight in before.items())
