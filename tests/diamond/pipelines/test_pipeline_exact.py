@@ -65,9 +65,10 @@ def pair(request, fresh):
     return model, GlassFlow(exact, STEPS)
 
 
-@pytest.mark.parametrize("t", [0.25, 0.5, 0.9])
+@pytest.mark.parametrize("t", [0.25, 0.5, 0.8])
 def test_draws_are_those_of_the_gaussian(pair, t, seeded):
-    """Posterior draws and transitions of two correlations, from the same noise."""
+    """Posterior draws and transitions of two correlations, from the same noise. Later inner steps would meet the end of the
+    diffusions' schedule, at an effective time of 0.97."""
     model, exact = pair
     x_t = t * MEAN + torch.randn(3, *model.event_shape, generator=seeded(0))
     flat = x_t.flatten(1)
