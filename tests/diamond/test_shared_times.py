@@ -97,6 +97,7 @@ def test_each_row_has_its_own_derivative_in_time(make, seeded):
     close(one, other)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch would rather have its newer tracers taken
 def test_a_trace_takes_other_times_than_the_one_it_was_made_with(make, seeded):
     net, x = make(), torch.randn(ROWS, *EVENT, dtype=torch.float64, generator=seeded())
     traced = torch.jit.trace(net, (x, torch.tensor(0.4).double().expand(ROWS)), check_trace=False)

@@ -105,7 +105,7 @@ def test_a_map_trained_with_it_finds_the_exact_posterior(seeded):
     )  # fmt: skip
     x = torch.tensor([[0.3, 0.4], [1.0, -1.0]])
     for t in (0.2, 0.7):
-        draws = model.posterior(x, t, 4000, generator=seeded())
+        draws = model.posterior(x, t, 4000, generator=seeded()).detach()
         precision = 1 / 0.64 + (t / (1 - t)) ** 2
         mean = (torch.tensor([0.5, -1.0]) / 0.64 + t * x / (1 - t) ** 2) / precision
         spread = precision**-0.5
