@@ -147,9 +147,8 @@ class GlassFlow(View):
 
     def _inner(self, y: Tensor, x_t: Tensor, t: Tensor, t_next: Tensor, rho, cond: Any) -> Tensor:
         """Integrates the inner flow over all of [0, 1] and returns `gamma x_t + y_1`."""
-        if (
-            shared(t) and (len(t_next) == 1 or shared(t_next)) and (rho is None or isinstance(rho, (int, float)))
-        ):  # one inner path for all
+        alike = shared(t) and (len(t_next) == 1 or shared(t_next))
+        if alike and (rho is None or isinstance(rho, (int, float))):  # one inner path for all rows
             t, t_next = t[:1], t_next[:1]
         scales = transition_scales(self.interpolant, t, t_next.expand_as(t), rho)
         outer = self.interpolant.alpha(t), self.interpolant.sigma(t)

@@ -92,8 +92,6 @@ def grow(net: Any, states: int, times: int) -> Network:
 def deepen(net: Any, blocks: int | tuple[int, ...]) -> Network:
     """A network like `net` with more residual blocks, which computes what `net` does: what is new begins as the identity.
 
-    A small network that has learned what it can is a better start for a large one than none.
-
     Arguments:
         net: a network of this package, of any number of further states and times.
         blocks: how many it shall have; of a :class:`UNet`, at each resolution or for each one.

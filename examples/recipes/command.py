@@ -30,6 +30,10 @@ def main(recipe: Recipe, description: str, minutes: float, arguments: Sequence[s
     """Runs the stages that the command line asks for, each from what the ones before left in the folder `--out`."""
     given = _parser(recipe, description, minutes).parse_args(arguments)
     recipe = _changed(recipe, given)
+    if given.stage == "refine" and not recipe.blocks:
+        raise SystemExit(
+            f"--stage: got refine, but the recipe of {recipe.data} has no refined map, expected another stage"
+        )
     torch.set_float32_matmul_precision("high")
     out = given.out or Path("runs") / recipe.data
     out.mkdir(parents=True, exist_ok=True)

@@ -94,16 +94,16 @@ def test_a_stage_that_is_done_is_not_done_again(trained, data):
 
 
 def test_when_time_is_up_the_average_is_saved_and_training_goes_on_from_there(tmp_path, data, monkeypatch):
-    monkeypatch.setattr("examples.recipes.stages.planned_steps", lambda *_: 200)
+    monkeypatch.setattr("examples.recipes.stages.planned_steps", lambda *_: 800)
     flow = train_teacher(SMALL, data, run(tmp_path, 1.0, (None, None)))  # at least a second
     done = flow.metadata["steps"]
-    if done == 200:
+    if done == 800:
         pytest.skip("this machine is too fast")
-    assert flow.metadata["planned_steps"] == 200 and flow.metadata["data"] == "digits"
+    assert flow.metadata["planned_steps"] == 800 and flow.metadata["data"] == "digits"
     whole = train_teacher(SMALL, data, run(tmp_path, 600.0, (None, None)))
-    assert whole.metadata["steps"] == 200 and "planned_steps" not in whole.metadata
+    assert whole.metadata["steps"] == 800 and "planned_steps" not in whole.metadata
     assert not (tmp_path / "teacher.ckpt.state").exists()
-    straight = train_teacher(SMALL, data, run(tmp_path / "straight", 600.0, (200, None)))
+    straight = train_teacher(SMALL, data, run(tmp_path / "straight", 600.0, (800, None)))
     assert all(torch.equal(value, straight.state_dict()[name]) for name, value in whole.state_dict().items())
 
 
@@ -164,6 +164,11 @@ def test_shares_of_the_time_must_leave_some_for_each_stage(tmp_path):
     for share in ("0.7", "0", "-1"):
         with pytest.raises(SystemExit, match="^--teacher-share: got .*, expected above 0 and below 0.6"):
             command.main(mnist.RECIPE, "a recipe", 1.0, ["--teacher-share", share, "--out", str(tmp_path)])
+
+
+def test_a_recipe_without_a_refined_map_says_so(tmp_path):
+    with pytest.raises(SystemExit, match="^--stage: got refine, but the recipe of digits has no refined map"):
+        command.main(digits.RECIPE, "a recipe", 1.0, ["--stage", "refine", "--out", str(tmp_path)])
 
 
 @pytest.mark.parametrize("module", [mnist, cifar10])
