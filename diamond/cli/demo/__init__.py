@@ -70,9 +70,14 @@ def run(out: Path, *, seed: int = 0, quick: bool = False) -> dict[str, Any]:
         "pictures": [f"{name}.png" for name in drawn],
     }
     path = report.write_report(content, drawn, out)
-    equal = ", ".join(f"{steps:.1f}" for steps in figures["distances"]["equivalent steps"])
-    at = ", ".join(f"{t:g}" for t in figures["distances"]["times"])
-    clock.console.print(f"One call of the map is worth {equal} GLASS steps, at t = {at}.", highlight=False)
+    distances = figures["distances"]
+    equal = ", ".join(f"{steps:.1f}" for steps in distances["equivalent steps"])
+    fitted = ", ".join(f"{steps:.1f}" for steps in distances["equivalent steps, fitted"])
+    at = ", ".join(f"{t:g}" for t in distances["times"])
+    clock.console.print(
+        f"One call of the map is worth {equal} steps of GLASS as published, at t = {at}, and {fitted} fitted ones.",
+        highlight=False,
+    )
     clock.console.print(f"The report is in {path}", highlight=False, soft_wrap=True)
     return content
 

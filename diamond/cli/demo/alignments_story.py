@@ -128,11 +128,12 @@ def _nfe(figures: dict[str, Any], name: str) -> int:
 def takeaways(report: dict[str, Any]) -> str:
     """What to remember, and how to do all this oneself."""
     figures, settings = report["figures"], report["settings"]
-    equal = figures["distances"]["equivalent steps"]
+    equal, fitted = (figures["distances"][name] for name in ("equivalent steps", "equivalent steps, fitted"))
     first, last = settings["budgets"][0], settings["budgets"][-1]
     lines = [
         f"One call of this map draws from the posterior about as well as {number(min(equal), 1)} to "
-        f"{number(max(equal), 1)} GLASS steps, depending on the time.",
+        f"{number(max(equal), 1)} steps of GLASS as published, depending on the time, or {number(min(fitted), 1)} to "
+        f"{number(max(fitted), 1)} fitted ones.",
     ]
     for task, budgets in figures["tasks"].items():
         low, high = leaders(chosen(budgets[str(first)])), leaders(chosen(budgets[str(last)]))
