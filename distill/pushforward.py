@@ -37,6 +37,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .duals import dual_of, parts_of
 from .norms import WRITTEN_OUT
 from .tangents import gelu, group_normalised, layer_normalised, log_softmax, logsumexp, silu, softmax
 
@@ -107,18 +108,23 @@ class _Moving(_WrittenOut):
             if self.level is None:
                 raise RuntimeError("Nested forward mode")
             return super().__torch_function__(function, types, args, kwargs)
-        if function in BACKWARD:
-            raise _GradientInside(
-                "torch.autograd inside a derivative by torch.func: take the gradient by torch.func.grad"
-            )
-        if function in AFFINE and not kwargs:
-            moving = [(i, dual) for i, given in enumerate(args) if (dual := _moving(given)) is not None]
-            if len(moving) == 1:
-                return _apply(function, args, *moving[0])
-        elif function in BENT:
-            if any(_moving(given) is not None for given in (*args, *kwargs.values())):
-                return BENT[function](function, *args, **kwargs)
-        return _out_of_place(function, args, kwargs)
+        way = WAYS.get(function)
+        return function(*args, **kwargs) if way is None else way(function, args, kwargs)
+
+
+def _refused(function: Any, args: tuple, kwargs: dict) -> Any:
+    raise _GradientInside("torch.autograd inside a derivative by torch.func: take the gradient by torch.func.grad")
+
+
+def _affine(function: Any, args: tuple, kwargs: dict) -> Any:
+    moving = [] if kwargs else [(i, dual) for i, given in enumerate(args) if (dual := _moving(given)) is not None]
+    return _apply(function, args, *moving[0]) if len(moving) == 1 else function(*args, **kwargs)
+
+
+def _bent(function: Any, args: tuple, kwargs: dict) -> Any:
+    if any(_moving(given) is not None for given in (*args, *kwargs.values())):
+        return BENT[function](function, *args, **kwargs)
+    return _out_of_place(function, args, kwargs)
 
 
 class _OutOfPlace(TorchDispatchMode):
@@ -140,7 +146,7 @@ def _moving(given: Any) -> tuple[Tensor, Tensor] | None:
     """The value and the derivative of what moves. A parameter never does, and need not be asked."""
     if not isinstance(given, Tensor) or type(given) is nn.Parameter:
         return None
-    value, tangent = unpack_dual(given)
+    value, tangent = parts_of(given)
     return None if tangent is None else (value, tangent)
 
 
@@ -151,9 +157,10 @@ def _apply(function: Any, args: tuple, place: int, moving: tuple[Tensor, Tensor]
     if moved is None:
         return function(*args)
     value = function(*before, moving[0], *after)
-    shared = moved is moving[1] or moved.shape != value.shape  # what is written into the result may not be
-    moved = moved.to(value.dtype).expand(value.shape)
-    return make_dual(value, moved.clone() if shared else moved)
+    moved = moved.to(value.dtype)
+    if moved is moving[1] or moved.shape != value.shape:  # what is written into the result may not be shared
+        moved = moved.expand(value.shape).clone()
+    return dual_of(value, moved)
 
 
 def _product(function: Any, before: tuple, tangent: Tensor, after: tuple) -> Tensor:
@@ -210,3 +217,9 @@ IN_PLACE = frozenset({
     functional.scaled_dot_product_attention, functional.multi_head_attention_forward,
     torch.norm, Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm, functional.normalize,
 })  # fmt: skip
+WAYS: dict[Any, Callable[[Any, tuple, dict], Any]] = {
+    **dict.fromkeys(IN_PLACE, _out_of_place),
+    **dict.fromkeys(BENT, _bent),
+    **dict.fromkeys(AFFINE, _affine),
+    **dict.fromkeys(BACKWARD, _refused),
+}

@@ -35,8 +35,9 @@ from typing import Any, NamedTuple
 import torch
 
 from torch import Tensor
-from torch.autograd.forward_ad import make_dual, unpack_dual
 from torch.autograd.function import once_differentiable
+
+from .duals import dual_of, parts_of
 
 __all__ = ["gelu", "group_normalised", "layer_normalised", "log_softmax", "logsumexp", "silu", "softmax"]
 
@@ -44,18 +45,18 @@ RATE, CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
 def softmax(function: Any, input: Tensor, *rest: Any, **more: Any) -> Tensor:
-    primal, tangent = unpack_dual(input)
+    primal, tangent = parts_of(input)
     value = function(primal, *rest, **more)
     change = value * tangent
     change = change - value * change.sum(_axis(value, *rest, **more), keepdim=True)
-    return make_dual(value, change)
+    return dual_of(value, change)
 
 
 def log_softmax(function: Any, input: Tensor, *rest: Any, **more: Any) -> Tensor:
-    primal, tangent = unpack_dual(input)
+    primal, tangent = parts_of(input)
     value = function(primal, *rest, **more)
     mean = (value.exp() * tangent).sum(_axis(value, *rest, **more), keepdim=True)
-    return make_dual(value, tangent - mean)
+    return dual_of(value, tangent - mean)
 
 
 def _axis(value: Tensor, dim: int | None = None, *_: Any, **more: Any) -> int:
@@ -66,9 +67,9 @@ def _axis(value: Tensor, dim: int | None = None, *_: Any, **more: Any) -> int:
 
 
 def logsumexp(function: Any, input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
-    primal, tangent = unpack_dual(input)
+    primal, tangent = parts_of(input)
     weights = (primal - primal.logsumexp(dim, keepdim=True)).exp()
-    return make_dual(function(primal, dim, keepdim), (weights * tangent).sum(dim, keepdim))
+    return dual_of(function(primal, dim, keepdim), (weights * tangent).sum(dim, keepdim))
 
 
 def layer_normalised(
@@ -101,10 +102,10 @@ def group_normalised(
 def _normalised(x: Tensor, rows: Callable[[Tensor], Tensor], eps: float) -> Tensor:
     """Each of the `rows` `(..., N)` of `x` centred and scaled, in float32 or better."""
     wide = torch.promote_types(x.dtype, torch.float32)
-    primal, tangent = unpack_dual(x)
+    primal, tangent = parts_of(x)
     tangent = torch.zeros_like(primal) if tangent is None else tangent
     unit, moved, _, _ = _Normalised.apply(rows(primal.to(wide)), rows(tangent.to(wide)), eps)
-    return make_dual(unit.to(x.dtype).reshape(x.shape), moved.to(x.dtype).reshape(x.shape))
+    return dual_of(unit.to(x.dtype).reshape(x.shape), moved.to(x.dtype).reshape(x.shape))
 
 
 def _scaled(unit: Tensor, weight: Tensor | None, bias: Tensor | None, trailing: tuple[int, ...]) -> Tensor:
@@ -112,13 +113,13 @@ def _scaled(unit: Tensor, weight: Tensor | None, bias: Tensor | None, trailing: 
     given = [part.to(unit.dtype).reshape(*part.shape, *trailing) for part in (weight, bias) if part is not None]
     factor = given[0] if weight is not None else None
     term = given[-1] if bias is not None else None
-    if any(unpack_dual(part).tangent is not None for part in given):
+    if any(parts_of(part)[1] is not None for part in given):
         scaled = unit if factor is None else unit * factor
         return scaled if term is None else scaled + term
-    primal, tangent = unpack_dual(unit)
+    primal, tangent = parts_of(unit)
     if factor is not None:
         primal, tangent = primal * factor, tangent * factor
-    return make_dual(primal if term is None else primal + term, tangent)
+    return dual_of(primal if term is None else primal + term, tangent)
 
 
 class _Normalised(torch.autograd.Function):
@@ -172,11 +173,11 @@ class _Activation(NamedTuple):
 def gelu(function: Any, input: Tensor, approximate: str = "none") -> Tensor:
     if approximate != "tanh":
         return function(input, approximate=approximate)
-    return make_dual(*_Activated.apply(*unpack_dual(input), GELU))
+    return dual_of(*_Activated.apply(*parts_of(input), GELU))
 
 
 def silu(function: Any, input: Tensor, inplace: bool = False) -> Tensor:
-    return function(input, inplace) if inplace else make_dual(*_Activated.apply(*unpack_dual(input), SILU))
+    return function(input, inplace) if inplace else dual_of(*_Activated.apply(*parts_of(input), SILU))
 
 
 class _Activated(torch.autograd.Function):
