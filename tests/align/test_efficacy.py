@@ -62,7 +62,7 @@ def test_exact_values_beat_importance_sampling_on_a_narrow_reward(narrow, seeded
 def test_tempered_values_halve_the_error_and_guided_proposals_halve_it_again(narrow, seeded, check_mean):
     model, reward = narrow
     log_z = reward.log_z(model)
-    settings = {"times": late(10), "mc": 4, "tempering": 0.3, "batch": 400}
+    settings = {"times": late(10), "mc": 4, "tempering": 0.3, "batch": 200}
     plain = align.smc(model, reward, 512, **settings, generator=seeded())
     guided = align.smc(model, reward, 512, **settings, proposal="lookahead", generator=seeded())
     assert plain.reward_calls == guided.reward_calls

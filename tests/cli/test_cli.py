@@ -148,7 +148,7 @@ def test_search_climbs(diamond, chain, here):
 
 
 def test_eval_compares_the_map_with_its_teacher(diamond, chain, here):
-    said = diamond(f"eval --model {chain[1]} --draws 4 --states 2 -q").stdout
+    said = diamond(f"eval --model {chain[1]} --draws 4 --states 2 --samples 64 -q").stdout
     figures = json.loads((here / "eval.json").read_text())
     distances = figures["posterior"]["energy_distance"]
     assert figures["teacher"] == str(chain[0]) and figures["times"] == [0.1, 0.3, 0.5, 0.7, 0.9]
@@ -180,7 +180,7 @@ def test_a_conditional_model_goes_all_the_way(diamond, here):
     assert json.loads((here / "out" / "alignment.json").read_text())["labels"] == [0, 1, 2]
     diamond("align --model diamond.ckpt --reward brightness --particles 2 --steps 1 --batch 2 --label 7 -q")
     assert json.loads((here / "out" / "alignment.json").read_text())["labels"] == [7, 7]
-    diamond("eval --model diamond.ckpt --draws 2 --states 2 --quick -q")
+    diamond("eval --model diamond.ckpt --draws 2 --states 2 --samples 32 --quick -q")
     said = diamond("align --model diamond.ckpt --reward brightness --label 10", code=2).stderr
     assert "label: got 10, expected a class from 0 to 9" in said
 

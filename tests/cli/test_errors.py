@@ -123,7 +123,7 @@ def test_a_map_without_its_teacher_asks_for_it(diamond, chain, here):
     model.metadata["teacher"] = "gone.ckpt"
     model.save("lost.ckpt")
     assert "teacher: got None and the map's file names 'gone.ckpt'" in diamond("eval --model lost.ckpt", code=2).stderr
-    diamond(f"eval --model lost.ckpt --teacher {chain[0]} --draws 2 --states 1 -q")
+    diamond(f"eval --model lost.ckpt --teacher {chain[0]} --draws 2 --states 1 --samples 32 --quick -q")
 
 
 def test_the_data_must_be_known(diamond, chain, here):

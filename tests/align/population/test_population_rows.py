@@ -56,9 +56,10 @@ def test_blocks_give_every_row_its_draws_and_the_same_noise(mc, chunk, case_a, s
                 kept[row].append(z[:, place])
         return torch.stack([torch.cat(parts) for parts in kept])
 
-    assert draws(chunk).shape == (5, mc, 2)
-    assert len(draws(chunk).unique()) == 5 * mc * 2  # no number twice, in whatever block
-    assert torch.allclose(draws(chunk).sort(1).values, draws(None).sort(1).values, rtol=1e-12)
+    found = draws(chunk)
+    assert found.shape == (5, mc, 2)
+    assert len(found.unique()) == 5 * mc * 2  # no number twice, in whatever block
+    assert torch.allclose(found.sort(1).values, draws(None).sort(1).values, rtol=1e-12)
 
 
 def test_blocks_hold_no_more_than_a_tile_of_draws(case_a):
