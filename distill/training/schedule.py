@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from diamond.validation import check_choice, check_positive
 
-__all__ = ["PRECISIONS", "Schedule"]
+__all__ = ["OPTIMIZERS", "PRECISIONS", "Schedule"]
 
 PRECISIONS = ("fp32", "bf16")
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Schedule:
     Attributes:
         steps: optimiser steps.
         batch: samples per optimiser step, over all processes and accumulated parts together.
-        learning_rate: AdamW's, after a linear warm-up of `warmup` steps, falling to zero by a half cosine.
+        learning_rate: the optimiser's, after a linear warm-up of `warmup` steps, falling to zero by a half cosine.
         ema: decay of the moving average of the weights, which is what training returns; it is smaller at first,
             (1 + k) / (10 + k) at step k. Several decays keep several averages, of which the first is returned: see
             :mod:`distill.training.averages`.
@@ -29,6 +30,7 @@ class Schedule:
         accumulate: number of parts that a process works through one after the other for one step, to save memory.
         precision: "fp32", or "bf16" for the networks' own work, the weights and the losses staying in single precision;
             by default what accelerate was launched with.
+        optimizer: "adamw", or "muon": see :mod:`distill.training.muon`.
 
     Raises:
         ValueError: a number that does not fit.
@@ -43,6 +45,7 @@ class Schedule:
     seed: int = 0
     accumulate: int = 1
     precision: str | None = None
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate"):
@@ -56,6 +59,7 @@ class Schedule:
             or not all(0 <= decay < 1 for decay in self.decays)
         ):
             raise ValueError(f"ema: got {self.ema}, expected a decay in [0, 1), or several different ones")
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         if self.precision is not None:
             check_choice("precision", self.precision, PRECISIONS)
 

@@ -30,6 +30,7 @@ from diamond.validation import check_positive
 from ..objectives import Objective
 from .averages import Averages, average_path
 from .batches import Batches
+from .muon import Muon, matrices_of
 from .precision import compiled_networks, half_precision, networks_of, precision_of
 from .processes import joined, shares
 from .reports import Reports, Wishes
@@ -171,10 +172,7 @@ class _Run:
         model.train()
         self.parameters = list(self.module.parameters())
         self.averages = Averages(model, schedule.decays)
-        self.optimizer: Any = torch.optim.AdamW(
-            self.parameters, lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=0.0,
-            fused=self.device.type in ("cpu", "cuda"),
-        )  # fmt: skip
+        self.optimizer: Any = self._optimizer()
         self.generator = torch.Generator(self.device)
         self.prepared: list[Any] = []
 
@@ -184,6 +182,17 @@ class _Run:
         plan = {**asdict(self.schedule), "precision": self.precision}
         plan["processes * accumulate"] = plan.pop("accumulate") * self.accelerator.num_processes
         return {**plan, "objective": self.objective.settings, "data": self.batches.settings}
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        options: dict[str, Any] = {
+            "lr": self.schedule.learning_rate, "betas": (0.9, 0.99), "weight_decay": 0.0,
+            "fused": self.device.type in ("cpu", "cuda"),
+        }  # fmt: skip
+        if self.schedule.optimizer == "adamw":
+            return torch.optim.AdamW(self.parameters, **options)
+        matrices = matrices_of(self.model)
+        known = {id(matrix) for matrix in matrices}
+        return Muon(matrices, [other for other in self.parameters if id(other) not in known], **options)
 
     def state_file(self, path: Path, keep: int) -> StateFile:
         """Where this run's state goes."""

@@ -1,0 +1,101 @@
+r"""Steps that move all directions of a weight alike.
+
+The gradient of a layer's weight, a matrix `(out, in)`, is mostly of a few directions, and a step along it leaves the others
+where they are. Muon takes the running mean of gradients, :math:`M = U S V^\top`, and steps along its nearest
+orthogonal matrix
+
+.. math:: O = U V^\top, \qquad W \leftarrow W - \eta \, 0.2 \sqrt{\max(\mathrm{out}, \mathrm{in})} \; O,
+
+whose entries have, with that factor, the size of AdamW's steps, so that one learning rate serves both. A quintic iteration
+:math:`X \leftarrow a X + b X X^\top X + c (X X^\top)^2 X` from :math:`M / |M|` brings all singular values near 1, between
+about 0.7 and 1.2, without a decomposition. What is no matrix (norms, biases, embeddings), and layers with few inputs or
+outputs, take AdamW's steps.
+
+References:
+    | Muon: an optimizer for hidden layers in neural networks (Jordan et al., 2024),
+      https://kellerjordan.github.io/posts/muon/
+    | Muon is scalable for LLM training (Liu et al., 2025), https://arxiv.org/abs/2502.16982 (the factor)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from torch import Tensor, nn
+
+__all__ = ["Muon", "matrices_of", "orthogonalised"]
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LEAST = 16  # inputs and outputs of a layer that is worth it
+QUINTIC, ROUNDS = (3.4445, -4.7750, 2.0315), 5
+MOMENTUM = 0.95
+
+
+class Muon(torch.optim.AdamW):
+    """Orthogonalised steps for matrices, and AdamW's for everything else.
+
+    Arguments:
+        matrices: weights `(out, ...)`, seen as `(out, in)`.
+        others: parameters for AdamW.
+        options: of AdamW; the learning rate is both's.
+    """
+
+    def __init__(self, matrices: Iterable[nn.Parameter], others: Iterable[nn.Parameter], **options: Any) -> None:
+        groups = [{"params": list(others)}, {"params": list(matrices)}]
+        self.matrices = 1 if groups[0]["params"] else 0
+        super().__init__([group for group in groups if group["params"]], **options)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Moves every parameter that has a gradient. The matrices' gradients are None afterwards."""
+        for group in self.param_groups[self.matrices :]:
+            alike = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    alike[parameter.flatten(1).shape, parameter.device].append(parameter)
+            for parameters in alike.values():
+                self._turn(parameters, group["lr"])
+        return super().step(closure)
+
+    def _turn(self, parameters: list[nn.Parameter], rate: float) -> None:
+        """A step of matrices of one shape, together."""
+        ahead = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros(())
+                state["momentum"] = torch.zeros_like(parameter)
+            state["step"] += 1
+            assert parameter.grad is not None
+            state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
+            ahead.append(parameter.grad.lerp(state["momentum"], MOMENTUM).flatten(1))
+            parameter.grad = None  # AdamW passes over it
+        steps = orthogonalised(torch.stack(ahead))
+        scale = 0.2 * max(steps.shape[1:]) ** 0.5
+        for parameter, step in zip(parameters, steps, strict=True):
+            parameter.sub_(step.view_as(parameter), alpha=rate * scale)
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Matrices `(N, out, in)` with singular values near 1, and the singular vectors that they had."""
+    a, b, c = QUINTIC
+    wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
+    x = wide / wide.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None]
+    for _ in range(ROUNDS):
+        gram = x @ x.mT
+        x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
+    return x if matrices.shape[1] <= matrices.shape[2] else x.mT
+
+
+def matrices_of(module: nn.Module) -> list[nn.Parameter]:
+    """The weights of linear and convolutional layers with at least 16 inputs and outputs, each once, in order."""
+    found: dict[int, nn.Parameter] = {}
+    for layer in module.modules():
+        weight = layer.weight if isinstance(layer, LAYERS) else None
+        if isinstance(weight, nn.Parameter) and min(weight.flatten(1).shape) >= LEAST:
+            found.setdefault(id(weight), weight)
+    return list(found.values())
