@@ -17,6 +17,7 @@ from .training import (
     Flip,
     LabelDropout,
     LogWith,
+    Optimizer,
     Precision,
     SampleEvery,
     SaveEvery,
@@ -85,6 +86,7 @@ def distill(
     accumulate: Accumulate = 1,
     ema: Ema = None,
     precision: Precision = None,
+    optimizer: Optimizer = "adamw",
     save_every: SaveEvery = 1000,
     sample_every: SampleEvery = None,
     log_with: LogWith = None,
@@ -106,7 +108,7 @@ def distill(
     if teacher is None and supervision != "data":
         raise typer.BadParameter("got None, expected a file, or --supervision data", param_hint="--teacher")
     schedule: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
-    schedule |= training_options(ema, precision, accumulate)
+    schedule |= training_options(ema, precision, accumulate, optimizer)
     Schedule(**schedule)  # refuses bad settings before anything is read
     source = None if teacher is None else guided(load_model(teacher, "teacher", TEACHERS), guidance)
     options: dict[str, Any] = {

@@ -16,6 +16,7 @@ from .training import (
     Flip,
     LabelDropout,
     LogWith,
+    Optimizer,
     Precision,
     SampleEvery,
     SaveEvery,
@@ -59,6 +60,7 @@ def train(
     accumulate: Accumulate = 1,
     ema: Ema = None,
     precision: Precision = None,
+    optimizer: Optimizer = "adamw",
     save_every: SaveEvery = 1000,
     sample_every: SampleEvery = None,
     log_with: LogWith = None,
@@ -76,7 +78,7 @@ def train(
 
     check_file(out)
     schedule: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
-    schedule |= training_options(ema, precision, accumulate)
+    schedule |= training_options(ema, precision, accumulate, optimizer)
     Schedule(**schedule)  # refuses bad settings before the data are read
     path = interpolant_named(interpolant)
     part = load_data(data, root=root, size=size)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 __all__ = [
-    "Accumulate", "Ema", "Flip", "LabelDropout", "LogWith", "Precision", "SampleEvery", "SaveEvery", "training_options",
+    "Accumulate", "Ema", "Flip", "LabelDropout", "LogWith", "Optimizer", "Precision", "SampleEvery", "SaveEvery",
+    "training_options",
 ]  # fmt: skip
 
 LabelDropout = Annotated[
@@ -25,6 +26,9 @@ Ema = Annotated[
 Precision = Annotated[
     str | None, typer.Option(help="fp32, or bf16 for the networks' work.", show_default="what accelerate was told")
 ]
+Optimizer = Annotated[
+    str, typer.Option(help="adamw, or muon: orthogonalised steps of matrices, for long trainings of images' maps.")
+]
 SaveEvery = Annotated[int, typer.Option(help="Steps between two states to go on from after a kill.")]
 SampleEvery = Annotated[
     int | None, typer.Option(help="Steps between two pictures of samples, beside --out.", show_default="none")
@@ -34,7 +38,7 @@ LogWith = Annotated[
 ]
 
 
-def training_options(ema: list[float] | None, precision: str | None, accumulate: int) -> dict[str, Any]:
+def training_options(ema: list[float] | None, precision: str | None, accumulate: int, optimizer: str) -> dict[str, Any]:
     """The fields of a schedule that these options say."""
     averages = {} if not ema else {"ema": ema[0] if len(ema) == 1 else tuple(ema)}
-    return {**averages, "precision": precision, "accumulate": accumulate}
+    return {**averages, "precision": precision, "accumulate": accumulate, "optimizer": optimizer}

@@ -7,7 +7,7 @@ def test_training_takes_its_options(diamond, tmp_path):
     out = tmp_path / "flow.ckpt"
     said = diamond(
         f"train --net unet --width 8 --steps 4 --batch 8 -q --out {out} --conditional --label-dropout 0.2 --flip "
-        "--accumulate 2 --ema 0.9 --ema 0.5 --precision bf16 --save-every 2 --sample-every 4"
+        "--accumulate 2 --ema 0.9 --ema 0.5 --precision bf16 --optimizer muon --save-every 2 --sample-every 4"
     ).stdout
     for name in ("flow.ckpt", "flow.ema-0.5.ckpt", "flow.ckpt.metrics.jsonl", "flow.ckpt.samples/step-0000004.png"):
         assert (tmp_path / name).is_file()
@@ -21,6 +21,7 @@ def test_training_takes_its_options(diamond, tmp_path):
         ("--label-dropout 0.1", "label_dropout: got 0.1, but the network was made without classes"),
         ("--batch 9 --accumulate 2", "batch: got 9, expected a multiple of 2"),
         ("--precision fp8", "precision: got 'fp8', expected one of fp32, bf16"),
+        ("--optimizer sgd", "optimizer: got 'sgd', expected one of adamw, muon"),
         ("--ema 1.5", "ema: got 1.5"),
         ("--log-with paper", "log_with: got 'paper', expected one of tensorboard, wandb"),
         ("--save-every 0", "save_every: got 0"),
