@@ -25,6 +25,20 @@ class Bent(Interpolant):
 
 PATHS = {"linear": Linear, "cosine": Cosine, "custom": Bent}
 
+LONG = ("test_batches", "test_notebooks", "test_recipes", "test_state", "test_training_processes", "test_matched_cost")
+
+
+def pytest_configure(config):
+    """Processes that share the files out take them in their order here, not those of most tests first."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long come first, so that no process is left with one when the others are done; before them the
+    one that starts workers, which costs the less the less there is in memory."""
+    rank = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
 
 def tensor(values):
     return torch.tensor(values, dtype=torch.float64)

@@ -101,7 +101,8 @@ def test_a_map_trained_with_it_finds_the_exact_posterior(seeded):
     with randomly(0):
         net = ResidualMLP((2,), 64, 2, states=1, times=3)
     model = distill.distill(
-        teacher, loss="trajectory", net=net, perceptual=Perceptual(bent, 1.0), steps=400, batch=256, points=12, progress=False,
+        teacher, loss="trajectory", net=net, perceptual=Perceptual(bent, 1.0), steps=200, batch=256, points=12,
+        learning_rate=4e-3, progress=False,
     )  # fmt: skip
     x = torch.tensor([[0.3, 0.4], [1.0, -1.0]])
     for t in (0.2, 0.7):

@@ -44,7 +44,9 @@ def test_values_of_a_map_halve_the_error_of_importance_sampling(seeded, check_me
     problem = hard_tilt.make(4)
     exact = problem.mixture
     mixture = diamond.GaussianMixtureFlow(exact.weights.float(), exact.means.float(), exact.covariances.float())
-    diamond_map = distill.distill(mixture, loss="trajectory", steps=400, batch=128, seed=0, progress=False)
+    diamond_map = distill.distill(
+        mixture, loss="trajectory", steps=150, batch=128, learning_rate=4e-3, seed=0, progress=False
+    )
     out = align.smc(
         hard_tilt.MapValues(exact, diamond_map), problem.reward, 192, batch=40, generator=seeded(1),
         **hard_tilt.walk("geometric"),

@@ -2,15 +2,20 @@
 
 import ast
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from nbclient import NotebookClient
+from jupyter_client.blocking import BlockingKernelClient
+from jupyter_client.connect import write_connection_file
 
 FOLDER = Path(__file__).parents[2] / "examples" / "notebooks"
 NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
@@ -21,16 +26,44 @@ MACHINE = re.compile(r"(?<![\w.])/(home|work|tmp|root|usr|opt|Users|var)/|[A-Z]:
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path):
     """The notebooks' folder in a copy of all examples: what a notebook writes, it writes there."""
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
     shutil.copytree(FOLDER.parent, tmp_path / "examples", ignore=ignore)
     return tmp_path / "examples" / "notebooks"
 
 
-def read(name, folder=FOLDER):
-    return nbformat.read(folder / name, as_version=4)
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    """Starts a fresh kernel that works in a folder, and gives its client; of a process that has imported torch before."""
+    place = tmp_path_factory.mktemp("kernels")
+    parent = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("kernels.py")], stdin=subprocess.PIPE, text=True,
+        env={**os.environ, "IPYTHONDIR": str(place / "ipython")},
+    )  # fmt: skip
+
+    @contextmanager
+    def start(folder):
+        file, _ = write_connection_file(str(place / f"{len([*place.iterdir()])}.json"))
+        parent.stdin.write(json.dumps([str(folder), file]) + "\n")
+        parent.stdin.flush()
+        client = BlockingKernelClient(connection_file=file)
+        client.load_connection_file()
+        client.start_channels(hb=False)  # whose silence would be taken for death before the first beat
+        try:
+            client.wait_for_ready(CELL_SECONDS)
+            yield client
+        finally:
+            client.shutdown()
+            client.stop_channels()
+
+    yield start
+    parent.kill()
+    parent.communicate()
+
+
+def read(name):
+    return nbformat.read(FOLDER / name, as_version=4)
 
 
 def code(notebook):
@@ -60,17 +93,21 @@ def test_there_are_notebooks():
     assert NOTEBOOKS and all(re.fullmatch(r"\d\d_\w+\.ipynb", name) for name in NOTEBOOKS)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_notebook_runs(name, folder):
+def test_notebook_runs(name, folder, kernel):
     """Every cell, with the assertions among them, in a fresh kernel; and every figure is drawn anew."""
-    notebook = read(name, folder)
-    drawn = [len(pictures(cell)) for cell in code(notebook)]
-    NotebookClient(
-        notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
-    ).execute()
-    assert [len(pictures(cell)) for cell in code(notebook)] == drawn
-    warned = [output.text for cell in code(notebook) for output in cell.outputs if output.get("name") == "stderr"]
-    assert not warned
+    with kernel(folder) as client:
+        for cell in code(read(name)):
+            found = []
+            reply = client.execute_interactive(
+                cell.source, allow_stdin=False, timeout=CELL_SECONDS, output_hook=found.append
+            )["content"]
+            assert reply["status"] == "ok", "\n".join(reply["traceback"])
+            contents = [message["content"] for message in found]
+            drawn = [content for content in contents if "image/png" in content.get("data", {})]
+            assert len(drawn) == len(pictures(cell)), cell.source
+            assert not [content["text"] for content in contents if content.get("name") == "stderr"]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
