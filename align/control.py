@@ -42,7 +42,7 @@ from torch import Tensor
 
 from diamond.model import PosteriorSampler, slice_cond
 
-from .draws import Block, row_slices
+from .draws import Block, flat_events, row_slices
 from .scoring import Scorer, check_differentiable
 from .softmax_mean import SoftmaxMean, weighted_sum
 
@@ -80,8 +80,8 @@ class PlugInControl:
     def watch(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """The blocks as they are, each noted on its way."""
         for block in blocks:
-            part = (block.z - self.centre[block.rows]).flatten(2).to(self._mean.total)
-            noise = (part * self.slope[block.rows].flatten(1).to(part)).sum(-1)
+            part = flat_events(block.z - self.centre[block.rows], 2).to(self._mean.total)
+            noise = (part * flat_events(self.slope[block.rows]).to(part)).sum(-1)
             weights = torch.zeros_like(noise) if block.log_weights is None else block.log_weights.to(noise)
             self._mean.add(block.rows, weighted_sum(self._mean.weigh(block.rows, weights), noise))
             yield block
@@ -97,5 +97,5 @@ def _slope(scorer: Scorer, z: Tensor, cond: Any) -> Tensor:
         r = scorer(leaf, cond if scorer.takes_cond else None)
         check_differentiable(r, "for a black-box reward leave control out")
         slope = torch.autograd.grad(torch.where(r.isfinite(), r, 0.0).sum(), leaf)[0]
-    finite = (r.isfinite() & slope.flatten(1).isfinite().all(1)).reshape(-1, *[1] * (slope.ndim - 1))
+    finite = (r.isfinite() & flat_events(slope).isfinite().all(1)).reshape(-1, *[1] * (slope.ndim - 1))
     return torch.where(finite, slope, 0.0)

@@ -13,7 +13,7 @@ from diamond.model import PosteriorSampler, slice_cond
 from diamond.randomness import AntitheticNoise, Generator, SlicedNoise
 from diamond.validation import check_positive
 
-__all__ = ["Block", "block_slices", "check_draws", "posterior_blocks", "row_slices"]
+__all__ = ["Block", "block_slices", "check_draws", "flat_events", "posterior_blocks", "row_slices"]
 
 TILE = 16  # Monte Carlo draws whose noise is held at once: memory does not grow with their number
 
@@ -39,6 +39,11 @@ def block_slices(rows: int, draws: int, chunk: int | None) -> Iterator[tuple[sli
     for part in row_slices(rows, chunk):
         for some in row_slices(draws, None if chunk is None else max(1, chunk // rows)):
             yield part, some
+
+
+def flat_events(x: Tensor, leading: int = 1) -> Tensor:
+    """`x` with its events, behind `leading` axes, as vectors `(..., D)`: of one entry where an event is a number."""
+    return x.unsqueeze(-1).flatten(leading)
 
 
 def check_draws(mc: int, antithetic: bool) -> None:

@@ -44,7 +44,7 @@ from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
 from .damping import as_schedule
-from .draws import check_draws
+from .draws import check_draws, flat_events
 from .gradient import ESTIMATORS, mean_shift, population_gradient
 from .guided_flow import check_interval
 from .population import Population, time_grid
@@ -187,7 +187,7 @@ class _Guidance:
             slope = per_sample(path.alpha(now) / path.sigma(now).square(), x) * moved
         else:
             drift = path.velocity_from_denoiser(x, now.to(x.dtype).expand(len(x)), z)
-            lengths = [part.flatten(1).norm(dim=1) for part in (drift, moved)]
+            lengths = [flat_events(part).norm(dim=1) for part in (drift, moved)]
             share = torch.where(lengths[1] > 0, lengths[0] / torch.where(lengths[1] > 0, lengths[1], 1.0), 0.0)
             slope = per_sample(share, x) * moved  # along the gradient, which is a positive multiple
         return self.scale(t) * (t_next - t) * slope

@@ -53,6 +53,7 @@ from diamond.transition import transition_scales
 from diamond.validation import check_choice
 
 from .damping import as_schedule
+from .draws import flat_events
 from .gradient import ESTIMATORS, population_gradient
 from .population import Population
 from .potentials import Potentials
@@ -123,13 +124,13 @@ def _shifted(
 
 def owed_for_shift(shift: Tensor, noise: Tensor, dtype: torch.dtype) -> Tensor:
     """`log N(noise + shift) - log N(noise)` `(rows,)` in `dtype`, for standard normal `noise` `(rows, *event)`."""
-    shift, noise = shift.flatten(1).to(dtype), noise.flatten(1).to(dtype)
+    shift, noise = flat_events(shift).to(dtype), flat_events(noise).to(dtype)
     return -(shift * noise + shift.square() / 2).sum(1)
 
 
 def _bounded(shift: Tensor) -> Tensor:
     """Shifts `(rows, *event)` cut to a length of at most `LONGEST`."""
-    length = shift.flatten(1).norm(dim=1)
+    length = flat_events(shift).norm(dim=1)
     return per_sample(LONGEST / length.clamp_min(LONGEST), shift) * shift
 
 
@@ -155,7 +156,7 @@ def _look_ahead(
     noise = normal(x.shape, population.generator, device=x.device, dtype=x.dtype)
     # (x' - m_k) / sigma = noise + (m_chosen - m_k) / sigma, without the cancellation of large numbers; in place, for
     # there are mc times as many of them as particles
-    gaps = means.neg_().add_(picked).div_(sigma).add_(noise).flatten(2).to(log_share.dtype)
+    gaps = flat_events(means.neg_().add_(picked).div_(sigma).add_(noise), 2).to(log_share.dtype)
     log_densities = -gaps.square().sum(2) / 2
     owed = log_densities.logsumexp(0) - math.log(len(z)) - (log_densities + log_share).logsumexp(0)
     return picked + sigma * noise, owed.reshape(population.shape)

@@ -33,7 +33,7 @@ from diamond.randomness import SlicedNoise, fresh_generator
 from diamond.validation import as_times, check_positive, check_state
 from diamond.weighted_map import WeightedDiamondMap
 
-from .draws import block_slices
+from .draws import block_slices, flat_events
 from .scoring import Reward, Scorer, check_differentiable, scorer_of
 from .softmax_mean import SoftmaxMean, weighted_sum
 
@@ -81,7 +81,7 @@ def released_gradient(
         r, slopes = _terms(model, scorer, x_t[part], t[part], slice_cond(cond, part), noise.part(part, draws), draws)
         terms.add(part, slopes(terms.weigh(part, r)))
     means = terms.mean()
-    length = torch.linalg.vector_norm(means.flatten(2), dim=2)
+    length = torch.linalg.vector_norm(flat_events(means, 2), dim=2)
     inverse = torch.where(length > 0, 1 / torch.where(length > 0, length, 1.0), 0.0)
     return weighted_sum(inverse.T, means.transpose(0, 1)).to(x_t)
 
