@@ -4,6 +4,8 @@ The laws are written with plain matrices, not in the eigenbases that the package
 opinion. Draws are held against them by z-scores: the tolerance comes from the sample, never from taste.
 """
 
+import gc
+
 import pytest
 import torch
 
@@ -31,6 +33,16 @@ LONG = ("test_batches", "test_notebooks", "test_recipes", "test_state", "test_tr
 def pytest_configure(config):
     """Processes that share the files out take them in their order here, not those of most tests first."""
     config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is collected stays until the end: seconds would go by in search for garbage among it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):

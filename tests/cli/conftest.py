@@ -1,6 +1,12 @@
 """The command line in this process, and a tiny chain of models that it made."""
 
+import os
 import shlex
+import signal
+import sys
+import time
+
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +35,48 @@ def diamond():
         return result
 
     return run
+
+
+@pytest.fixture
+def interrupted(here):
+    """Runs a command line in a process of its own, sends it Ctrl-C once it has `begun`, a function that tells, and gives
+    its exit code and what it said on stderr. The process is forked from this one: a new one takes seconds to import all.
+    """
+
+    def run(line, begun, seconds=300):
+        process, deadline = os.fork(), time.monotonic() + seconds
+        if not process:
+            _run_and_exit(line)
+        while not begun() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process, signal.SIGINT)
+        while not (ended := os.waitpid(process, os.WNOHANG))[0]:
+            if time.monotonic() > deadline:
+                os.kill(process, signal.SIGKILL)
+            time.sleep(0.02)
+        return os.waitstatus_to_exitcode(ended[1]), Path("stderr").read_text(encoding="utf-8")
+
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    return run
+
+
+def _run_and_exit(line):
+    code = 1
+    try:
+        import torch
+
+        from diamond.cli import main
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # not ignored, as it is behind a shell's `&`
+        torch.set_num_threads(1)
+        sys.argv, sys.stderr = ["diamond", *shlex.split(line)], Path("stderr").open("w", encoding="utf-8")
+        main()
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,5 @@
 """Ctrl-C during training, and the same command again."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import pytest
 import torch
 
@@ -66,21 +60,11 @@ def test_a_state_of_other_settings_or_another_network_is_refused(diamond, chain,
     diamond(f"{line} --width 16 --no-resume")
 
 
-def test_a_real_signal(tmp_path):
-    line = [sys.executable, "-m", "diamond.cli", "train", "--width", "8", "--depth", "1", "--steps", "1000000"]
-    process = subprocess.Popen(
-        [*line, "--quiet"], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    try:
-        metrics = tmp_path / "glass.ckpt.metrics.jsonl"
-        deadline = time.monotonic() + 60
-        while not (metrics.is_file() and metrics.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=30)[1]
-    finally:
-        process.kill()
-    assert process.returncode == 130, said
+def test_a_real_signal(here, interrupted):
+    metrics = here / "glass.ckpt.metrics.jsonl"
+    code, said = interrupted(
+        "train --width 8 --depth 1 --steps 1000000 --quiet", lambda: metrics.is_file() and metrics.read_text()
+    )
+    assert code == 130, said
     assert "a resumable state was saved in glass.ckpt.state" in said and "Traceback" not in said
-    assert (tmp_path / "glass.ckpt.state").is_file() and not (tmp_path / "glass.ckpt").exists()
+    assert (here / "glass.ckpt.state").is_file() and not (here / "glass.ckpt").exists()

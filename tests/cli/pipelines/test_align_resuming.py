@@ -1,18 +1,12 @@
 """Pictures that stand are kept: a second run, shares, Ctrl-C, and rewards that go away in the middle."""
 
 import json
-import os
-import shlex
-import signal
 import sys
-import time
 
 from pathlib import Path
 
 import pytest
-import torch
 
-from diamond.cli import main
 from diamond.cli.jobs import process_share, share_of
 
 BASE = "--reward brightness --method base --steps 1 --height 32 --width 32 -q"
@@ -162,37 +156,10 @@ def test_what_is_finished_outlives_a_reward(reward, code, finished, sentence, pi
     assert len(stamps("out")) == 8 and before.items() <= stamps("out").items()
 
 
-def command(line):
-    """The command line in a process of its own, forked from this one, since a new one takes seconds to import all."""
-    process = os.fork()
-    if process:
-        return process
-    code = 1
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # not ignored, as it is behind a shell's `&`
-        torch.set_num_threads(1)
-        sys.argv, sys.stderr = ["diamond", *shlex.split(line)], Path("stderr").open("w", encoding="utf-8")
-        main()
-    except SystemExit as end:
-        code = end.code
-    finally:
-        sys.stderr.close()
-        os._exit(code)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_real_signal(saved, here):
-    process = command(f"align --pipeline {saved} --prompt 'a cat' --seeds 0..999 {BASE}")
-    deadline = time.monotonic() + 240
-    while not list(here.glob("out/0*/*.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process, signal.SIGINT)
-    while not (ended := os.waitpid(process, os.WNOHANG))[0]:
-        if time.monotonic() > deadline + 120:
-            os.kill(process, signal.SIGKILL)
-        time.sleep(0.02)
-    said = Path("stderr").read_text(encoding="utf-8")
-    assert os.waitstatus_to_exitcode(ended[1]) == 130, said
+def test_a_real_signal(saved, here, interrupted):
+    line = f"align --pipeline {saved} --prompt 'a cat' --seeds 0..999 {BASE}"
+    code, said = interrupted(line, lambda: [*here.glob("out/0*/*.json")])
+    assert code == 130, said
     count = len(list(here.glob("out/0*/*.json")))
     assert f"interrupted; {count} of 1000 pictures are finished in out" in said and "Traceback" not in said
     for file in here.glob("out/0*/*.json"):
