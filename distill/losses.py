@@ -46,7 +46,7 @@ from diamond.interpolant import per_sample
 
 from .pushforward import pushforward
 
-__all__ = ["diagonal", "endpoint", "eulerian", "flow_matching", "lagrangian", "mean_flow", "progressive"]
+__all__ = ["diagonal", "endpoint", "eulerian", "flow_matching", "lagrangian", "mean_flow", "two_hops"]
 
 Displace = Callable[[Tensor, Tensor, Tensor], Tensor]  # X_{s,r}(x): (x, s, r) -> (B, *event)
 Velocity = Callable[[Tensor, Tensor], Tensor]  # u_s(x): (x, s) -> (B, *event)
@@ -115,13 +115,12 @@ def mean_flow(displace: Displace, weight: Weight, x: Tensor, s: Tensor, r: Tenso
     return mean_square(per_sample(weight(s), x) * (average - (average + rate).detach()))
 
 
-def progressive(displace: Displace, weight: Weight, x: Tensor, s: Tensor, m: Tensor, r: Tensor) -> Tensor:
-    """`|w(s) (X_{s,r}(x) - X_{m,r}(X_{s,m}(x))) / (r - s)|^2` `(B,)` at `s <= m <= r`, `s < r`: one hop against two, which
-    are held fixed (PSD, semigroup). No derivative of the map. Any flow obeys the semigroup law, and only the diagonal
-    tells which flow it shall be."""
-    with torch.no_grad():
-        target = displace(displace(x, s, m), m, r)
-    return endpoint(displace, weight, x, s, r, target)
+@torch.no_grad()
+def two_hops(displace: Displace, x: Tensor, s: Tensor, m: Tensor, r: Tensor) -> Tensor:
+    """`X_{m,r}(X_{s,m}(x))` `(B, *event)` at `s <= m <= r`, the target that :func:`endpoint` compares one hop with: two hops,
+    held fixed (PSD, semigroup). No derivative of the map. Any flow obeys the semigroup law, and only the diagonal tells
+    which flow it shall be."""
+    return displace(displace(x, s, m), m, r)
 
 
 def endpoint(

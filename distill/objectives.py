@@ -21,7 +21,9 @@ from diamond.randomness import normal, uniform
 from diamond.validation import check_choice
 
 from .fingerprints import fingerprint_of_model
-from .losses import diagonal, endpoint, eulerian, flow_matching, lagrangian, mean_flow, progressive
+from .joint import Jointly, joint_map
+from .losses import Displace, Velocity, diagonal, endpoint, eulerian, flow_matching, lagrangian, mean_flow, two_hops
+from .pairs import Pairs, pairs_along
 from .perceptual import Perceptual
 from .problems import FlowProblem, PosteriorProblem, Problem, trajectory
 from .shares import LOSSES, Shares, shares_of, usual_loss
@@ -168,16 +170,21 @@ class MapObjective:
     def __call__(
         self, model: DiamondMap | FlowMap, prepared: Prepared, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        z, n, off = prepared.z, len(prepared.z), self._split(prepared.z)
+        problem, z, off = prepared.problem, prepared.z, self._split(prepared.z)
+        first, last = problem.rows(slice(0, off)), problem.rows(slice(off, len(z)))
+        pairs = self._pairs(first, prepared, generator) if off else None
+        s = draw_times(self.times, len(z) - off, generator, z.device, LATEST)
+        noise = noise_like(z[off:], generator)
+        x = last.start(z[off:], noise, s)
+        displace, slope = joint_map(problem, off, x, s)
+        velocity = Jointly(problem.velocity, last.velocity, x, s)
         terms = {}
-        if off:
-            part = prepared.problem.rows(slice(0, off))
-            along = self._along(part, prepared, generator) if prepared.states is not None else None
-            terms[self.loss] = (self._identity(part, z[:off], generator) if along is None else along).sum() / n
-        if off < n:
-            part = prepared.problem.rows(slice(off, n))
-            terms["diagonal"] = self._diagonal(part, z[off:], generator).sum() / n
-        return terms
+        if pairs is not None:
+            terms[self.loss] = self._identity(first, pairs, displace, velocity)
+        if off < len(z):
+            target = last.conditional(z[off:], noise, s) if self.supervision == "data" else velocity.rest()
+            terms["diagonal"] = self._weighed(diagonal(slope, last.weight, x, s, target), last, s, s)
+        return {name: losses.sum() / len(z) for name, losses in terms.items()}
 
     def _split(self, z: Tensor) -> int:
         return round(len(z) * self.shares.off_diagonal)
@@ -192,47 +199,33 @@ class MapObjective:
         x_t = model.interpolant.interpolate(z, noise_like(z, generator), t)
         return PosteriorProblem(source, model, x_t, t, cond)
 
-    def _diagonal(self, part: Problem, z: Tensor, generator: torch.Generator) -> Tensor:
-        s = draw_times(self.times, len(z), generator, z.device, LATEST)
-        noise = noise_like(z, generator)
-        x = part.start(z, noise, s)
-        losses = diagonal(part.slope, part.weight, x, s, self._velocity(part, z, noise, x, s))
-        return self._weighed(losses, part, s, s)
-
-    def _identity(self, part: Problem, z: Tensor, generator: torch.Generator) -> Tensor:
+    def _pairs(self, part: Problem, prepared: Prepared, generator: torch.Generator) -> Pairs:
         _, from_zero, to_one = self.shares
+        if prepared.grid is not None and prepared.states is not None:
+            return pairs_along(prepared.states, prepared.grid, from_zero, generator)
+        z = prepared.z[: self._split(prepared.z)]
         s, r = inner_pairs(len(z), from_zero, generator, z.device, to_one=to_one, law=self.times)
         noise = noise_like(z, generator)
         x = part.start(z, noise, s)
-        if self.loss == "lsd":
-            r = r.clamp_max(LATEST)
-            losses = lagrangian(part.displace, part.velocity, part.weight, x, s, r)
-        elif self.loss == "esd":
-            losses = eulerian(part.displace, part.weight, x, s, r, part.velocity(x, s))
-        elif self.loss == "meanflow":
-            losses = mean_flow(part.displace, part.weight, x, s, r, self._velocity(part, z, noise, x, s))
-        else:
+        if self.loss == "psd":
             m = torch.lerp(s, r, uniform(s.shape, generator, device=s.device))
-            losses = progressive(part.displace, part.weight, x, s, m, r)
-        return self._weighed(losses, part, s, r)
+            return Pairs(x, s, r, two_hops(part.displace, x, s, m, r))
+        return Pairs(x, s, r.clamp_max(LATEST) if self.loss == "lsd" else r, part.conditional(z, noise, s))
 
-    def _velocity(self, part: Problem, z: Tensor, noise: Tensor, x: Tensor, s: Tensor) -> Tensor:
-        """The teacher's velocity at `x`, or one that has it for its mean: that of the path from `noise` to `z`."""
-        return part.conditional(z, noise, s) if self.supervision == "data" else part.velocity(x, s)
-
-    def _along(self, part: Problem, prepared: Prepared, generator: torch.Generator) -> Tensor:
-        """Pairs of points on each row's trajectory: from any to any later one, or from the first, or the first and last."""
-        assert prepared.states is not None and prepared.grid is not None
-        states, grid = prepared.states, prepared.grid
-        n, last = len(grid), grid.shape[1] - 1
-        row = torch.arange(n, device=grid.device)
-        draws = uniform((3, n), generator, device=grid.device, batch_axis=1)
-        one, other = (draws[:2] * last).long()
-        i, j = torch.minimum(one, other), torch.maximum(one, other) + 1
-        i = torch.where(draws[2] < self.shares.from_zero, 0, i)
-        j = torch.where(draws[2] < self.shares.from_zero / 2, last, j)
-        s, r = grid[row, i], grid[row, j]
-        losses = endpoint(part.displace, part.weight, states[i, row], s, r, states[j, row], self.perceptual)
+    def _identity(self, part: Problem, pairs: Pairs, displace: Displace, velocity: Velocity) -> Tensor:
+        """The loss off the diagonal, weighed, `(B,)`. By data the map's own velocity stands for the teacher's, or, for
+        MeanFlow, that of the path."""
+        x, s, r, known = pairs
+        by_data = self.supervision == "data"
+        velocity = part.velocity if by_data else velocity
+        if self.loss == "lsd":
+            losses = lagrangian(part.displace, velocity, part.weight, x, s, r)
+        elif self.loss == "esd":
+            losses = eulerian(part.displace, part.weight, x, s, r, velocity(x, s))
+        elif self.loss == "meanflow":
+            losses = mean_flow(part.displace, part.weight, x, s, r, known if by_data else velocity(x, s))
+        else:
+            losses = endpoint(displace, part.weight, x, s, r, known, self.perceptual)
         return self._weighed(losses, part, s, r)
 
     def _weighed(self, losses: Tensor, part: Problem, s: Tensor, r: Tensor) -> Tensor:

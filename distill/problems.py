@@ -2,9 +2,15 @@ r"""Two families of flow maps, seen alike by the losses.
 
 A problem binds a student map, and a frozen teacher where there is one, to one batch, and offers: `start`, states at
 time `s`, and `conditional`, their velocity given the data and the noise that they are made of; `displace`, the student's
-:math:`X_{s,r}`; `slope`, its own velocity on the diagonal; `velocity`, the one that it should have, which is the
-teacher's, or without a teacher its own as it stands (self-distillation); `weight`, the inverse of the scale of an error
-in that velocity; and `times`, the place of a residual.
+:math:`X_{s,r}`; `slope`, its own velocity on the diagonal; `mean_velocity`, for maps of this package's own form, which
+gives both in one call; `velocity`, the one that the slope should be, which is the teacher's, or without a teacher its own
+as it stands (self-distillation); `weight`, the inverse of the scale of an error in that velocity; and `times`, the place of
+a residual.
+
+**Mean velocities** :math:`U_{s,r}(x) = (X_{s,r}(x) - x) / (r - s)` need no quotient of two small numbers. A Diamond Map goes
+the share :math:`(r - s) / (1 - s)` of the way to its endpoint :math:`Z`, hence :math:`U = (Z - x) / (1 - s)`; a flow map on
+the linear path does the same with :math:`Z = x + (1 - s) F`, hence :math:`U = F`, the network's output. Either holds for
+every :math:`r \ge s`, and is the slope at :math:`r = s`.
 
 References:
     | How to build a consistency model (Boffi et al., 2025), https://arxiv.org/abs/2505.18825 (self-distillation)
@@ -59,6 +65,14 @@ class PosteriorProblem:
     def slope(self, x: Tensor, s: Tensor) -> Tensor:
         return self.student.inner_velocity(x, s, self.x_t, self.t, cond=self.cond)
 
+    @property
+    def tells_mean_velocity(self) -> bool:
+        return type(self.student) is DiamondMap  # others may displace in another way
+
+    def mean_velocity(self, x: Tensor, s: Tensor, r: Tensor) -> Tensor:
+        endpoint, _ = self.student._endpoint(x, s, r, self.x_t, self.t, self.cond)
+        return (endpoint - x) / per_sample(1 - s, x)
+
     @torch.no_grad()
     def velocity(self, x: Tensor, s: Tensor) -> Tensor:
         if self.source is None:
@@ -98,6 +112,14 @@ class FlowProblem:
 
     def slope(self, x: Tensor, s: Tensor) -> Tensor:
         return self.student.velocity(x, s, cond=self.cond)
+
+    @property
+    def tells_mean_velocity(self) -> bool:
+        return type(self.student) is FlowMap and type(self.student.interpolant) is Linear
+
+    def mean_velocity(self, x: Tensor, s: Tensor, r: Tensor) -> Tensor:
+        self.student.nfe += len(x) * getattr(self.student.net, "evaluations", 1)
+        return self.student.net(x, s, self.cond, times=(r,))
 
     @torch.no_grad()
     def velocity(self, x: Tensor, s: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 
 from diamond.flow import Flow
 from diamond.interpolant import Cosine, Linear
-from distill.losses import diagonal, endpoint, eulerian, flow_matching, lagrangian, mean_flow, progressive
+from distill.losses import diagonal, endpoint, eulerian, flow_matching, lagrangian, mean_flow, two_hops
 from distill.problems import FlowProblem, PosteriorProblem, trajectory
 from distill.times import inner_grid, inner_pairs, uniform_times
 
@@ -49,7 +49,7 @@ def losses_of(problem):
             "lagrangian": lagrangian(part.displace, part.velocity, part.weight, x, s, early),
             "eulerian": eulerian(part.displace, part.weight, x, s, r, velocity),
             "mean flow": mean_flow(part.displace, part.weight, x, s, r, velocity),
-            "progressive": progressive(part.displace, part.weight, x, s, m, r),
+            "progressive": endpoint(part.displace, part.weight, x, s, r, two_hops(part.displace, x, s, m, r)),
             "endpoint": endpoint(part.displace, part.weight, x, s, r, exact.displace(x, s, r).detach()),
         }, part.student
 
