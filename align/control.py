@@ -94,8 +94,9 @@ class PlugInControl:
 def _slope(scorer: Scorer, z: Tensor, cond: Any) -> Tensor:
     with torch.enable_grad():
         leaf = z.detach().requires_grad_()
-        r = scorer(leaf, cond if scorer.takes_cond else None)
-        check_differentiable(r, "for a black-box reward leave control out")
+        sample = leaf.view_as(leaf)  # no leaf
+        r = scorer(sample, cond if scorer.takes_cond else None)
+        check_differentiable(r, sample, "for a black-box reward leave control out")
         slope = torch.autograd.grad(torch.where(r.isfinite(), r, 0.0).sum(), leaf)[0]
     finite = (r.isfinite() & flat_events(slope).isfinite().all(1)).reshape(-1, *[1] * (slope.ndim - 1))
     return torch.where(finite, slope, 0.0)

@@ -13,7 +13,7 @@ from diamond.model import PosteriorSampler, slice_cond
 from diamond.randomness import AntitheticNoise, Generator, SlicedNoise
 from diamond.validation import check_positive
 
-__all__ = ["Block", "block_slices", "check_draws", "flat_events", "posterior_blocks", "row_slices"]
+__all__ = ["Block", "block_slices", "check_draws", "flat_events", "leaf_of", "posterior_blocks", "row_slices"]
 
 TILE = 16  # Monte Carlo draws whose noise is held at once: memory does not grow with their number
 
@@ -44,6 +44,11 @@ def block_slices(rows: int, draws: int, chunk: int | None) -> Iterator[tuple[sli
 def flat_events(x: Tensor, leading: int = 1) -> Tensor:
     """`x` with its events, behind `leading` axes, as vectors `(..., D)`: of one entry where an event is a number."""
     return x.unsqueeze(-1).flatten(leading)
+
+
+def leaf_of(x: Tensor, wanted: bool = True) -> Tensor:
+    """`x` as a leaf of autograd's graph, whose gradient is `wanted` or not, even if it was made in inference mode."""
+    return (x.clone() if wanted and x.is_inference() else x).detach().requires_grad_(wanted)
 
 
 def check_draws(mc: int, antithetic: bool) -> None:
@@ -81,13 +86,13 @@ def posterior_blocks(
     for first in range(0, mc, TILE):
         tile = min(TILE, mc - first)
         if chunk is None:
-            x = x_t.detach().requires_grad_(torch.is_grad_enabled())
+            x = leaf_of(x_t, torch.is_grad_enabled())
             yield Block(slice(0, rows), slice(first, first + tile), x, *_draw(model, x, t, tile, cond, source))
             continue
         whole = SlicedNoise(source, rows, tile)
         for part, draws in block_slices(rows, tile, chunk):
             noise, n = whole.part(part, draws), draws.stop - draws.start
-            x = x_t[part].detach().requires_grad_(torch.is_grad_enabled())
+            x = leaf_of(x_t[part], torch.is_grad_enabled())
             place = slice(first + draws.start, first + draws.stop)
             times = t[part] if isinstance(t, Tensor) else t
             yield Block(part, place, x, *_draw(model, x, times, n, slice_cond(cond, part), noise))

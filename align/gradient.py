@@ -33,13 +33,13 @@ from diamond.model import PosteriorSampler, slice_cond
 from diamond.randomness import fresh_generator
 from diamond.validation import as_times, check_choice, check_positive, check_state
 
-from .draws import Block, posterior_blocks, row_slices
-from .scoring import Reward, Scorer, check_differentiable, scorer_of
+from .draws import Block, leaf_of, posterior_blocks, row_slices
+from .scoring import Reward, Scorer, check_differentiable, check_slope, scorer_of
 from .softmax_mean import SoftmaxMean, weighted_sum
 from .tempering import tempered
 from .value import score_block
 
-__all__ = ["ESTIMATORS", "mean_shift", "population_gradient", "value_gradient"]
+__all__ = ["ESTIMATORS", "drop_slopes", "mean_shift", "population_gradient", "value_gradient"]
 
 ESTIMATORS = ("reparam", "score", "plugin")
 
@@ -132,7 +132,7 @@ def _reparam(scorer: Scorer, x_t: Tensor, blocks: Iterable[Block], cond: Any, be
         # a leaf for each block: what one block built is freed before the next
         for block in blocks:
             r = _score(scorer, block, cond, beta)
-            check_differentiable(r)
+            check_differentiable(r, block.z)
             if block.log_weights is not None:
                 weights = plain.weigh(block.rows, block.log_weights.detach().to(r))
                 slope = torch.autograd.grad((weights * block.log_weights).sum(), block.x, retain_graph=True)[0]
@@ -140,8 +140,15 @@ def _reparam(scorer: Scorer, x_t: Tensor, blocks: Iterable[Block], cond: Any, be
                 r = r + block.log_weights
             weights = tilted.weigh(block.rows, r.detach())
             finite = torch.where(weights > 0, r, 0.0)  # -inf has weight zero, and no derivative
-            tilted.add(block.rows, torch.autograd.grad((weights * finite).sum(), block.x)[0])
+            drop_slopes(block.z, weights == 0)
+            tilted.add(block.rows, check_slope(torch.autograd.grad((weights * finite).sum(), block.x)[0]))
     return _gap(tilted, plain).to(x_t)
+
+
+def drop_slopes(z: Tensor, where: Tensor) -> None:
+    """Lets no derivative come back through those of the samples `z` `(..., *event)` that the mask `where` `(...)` marks,
+    whose rewards count for nothing. It would be NaN where such a reward is the logarithm of zero."""
+    z.register_hook(lambda slope: slope.masked_fill(where.reshape(*where.shape, *[1] * (z.ndim - where.ndim)), 0.0))
 
 
 def _gap(tilted: SoftmaxMean, plain: SoftmaxMean) -> Tensor:
@@ -159,9 +166,11 @@ def _plugin(model, scorer: Scorer, x_t: Tensor, t: Tensor, cond: Any, reward_con
     parts = []
     for rows in row_slices(len(x_t), chunk):
         with torch.enable_grad():
-            leaf = x_t[rows].detach().requires_grad_()
+            leaf = leaf_of(x_t[rows])
             mean = model.denoise(leaf, t[rows], cond=slice_cond(cond, rows))
+            mean = mean.view_as(mean)  # no leaf
             r = scorer(mean, slice_cond(reward_cond, rows) if scorer.takes_cond else None)
-            check_differentiable(r)
-            parts.append(torch.autograd.grad(torch.where(r.isfinite(), r, 0.0).sum(), leaf)[0])
+            check_differentiable(r, mean)
+            drop_slopes(mean, ~r.isfinite())
+            parts.append(check_slope(torch.autograd.grad(torch.where(r.isfinite(), r, 0.0).sum(), leaf)[0]))
     return torch.cat(parts)

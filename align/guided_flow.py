@@ -25,7 +25,9 @@ from diamond.interpolant import per_sample
 from diamond.model import Model, View
 from diamond.validation import as_times, check_positive, check_state
 
-from .scoring import Reward, Scorer, check_differentiable
+from .draws import leaf_of
+from .gradient import drop_slopes
+from .scoring import Reward, Scorer, check_differentiable, check_slope
 
 __all__ = ["GuidedFlow"]
 
@@ -80,13 +82,16 @@ class GuidedFlow(View):
         t = as_times(t, x_t)
         wanted = torch.is_grad_enabled() and x_t.requires_grad
         with torch.enable_grad():
-            leaf, before = x_t if wanted else x_t.detach().requires_grad_(), self.nfe
+            leaf, before = x_t if wanted else leaf_of(x_t), self.nfe
             mean = self.flow.denoise(leaf, t, cond=cond)
             self.nfe_backward += self.nfe - before
-            r = self._scorer(mean, cond)
-            check_differentiable(r)
+            sample = mean.view_as(mean)  # no leaf, and the reward's alone
+            r = self._scorer(sample, cond)
+            check_differentiable(r, sample)
+            drop_slopes(sample, ~r.isfinite())
             (slope,) = torch.autograd.grad(torch.where(r.isfinite(), r, 0.0).sum(), leaf, create_graph=wanted)
         alpha, sigma = self.interpolant.alpha(t), self.interpolant.sigma(t)
+        check_slope(slope)
         low, high = self.interval
         active = (alpha > 0) & (t >= low) & (t <= high)
         factor = torch.where(active, self.scale * sigma.square() / torch.where(active, alpha, 1.0), 0.0)

@@ -33,7 +33,8 @@ from diamond.randomness import SlicedNoise, fresh_generator
 from diamond.validation import as_times, check_positive, check_state
 from diamond.weighted_map import WeightedDiamondMap
 
-from .draws import block_slices, flat_events
+from .draws import block_slices, flat_events, leaf_of
+from .gradient import drop_slopes
 from .scoring import Reward, Scorer, check_differentiable, scorer_of
 from .softmax_mean import SoftmaxMean, weighted_sum
 
@@ -90,13 +91,14 @@ def released_gradient(
 def _terms(model, scorer: Scorer, x: Tensor, t: Tensor, cond: Any, noise: SlicedNoise, draws: slice):
     """Rewards `(n, b)` of the draws of a block, and the function that takes their weights `(n, b)` to the three weighted
     sums `(b, 3, *event)`."""
-    n, leaf = draws.stop - draws.start, x.detach().requires_grad_()
+    n, leaf = draws.stop - draws.start, leaf_of(x)
     terms = model.posterior_terms(leaf, t, n, cond=cond, generator=noise)
     r = scorer(terms.z.flatten(0, 1), repeat_cond(cond, n) if scorer.takes_cond else None).reshape(n, len(x))
-    check_differentiable(r, "for a black-box reward take align.value_gradient(..., estimator='score')")
+    check_differentiable(r, terms.z, "for a black-box reward take align.value_gradient(..., estimator='score')")
 
     def slopes(weights: Tensor) -> Tensor:
         finite = torch.where(weights > 0, r, 0.0)  # -inf has weight zero, and no derivative
+        drop_slopes(terms.z, weights == 0)
         (of_reward,) = torch.autograd.grad((weights * finite).sum(), leaf, retain_graph=True)
         (of_likelihood,) = torch.autograd.grad((weights * terms.recovery).sum(), leaf)
         of_scores = weighted_sum(weights, terms.score_difference)

@@ -21,7 +21,9 @@ __all__ = [
     "RewardFailure",
     "Scorer",
     "check_differentiable",
+    "check_slope",
     "checked_numbers",
+    "depends_on",
     "reward_dtype",
     "scorer_of",
     "takes_cond",
@@ -158,16 +160,21 @@ class ByPopulation:
         return self.scored(z, cond)[0]
 
     def scored(self, z: Tensor, cond: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The rewards `(N,)`, and the parts that all of them have by name, `(N,)` each."""
+        """The rewards `(N,)`, and the parts that all of them have by name, `(N,)` each.
+
+        Raises:
+            ValueError: a derivative is asked for, and a population's reward has none: its gradient would be zero without
+                a word, once the others are beside it.
+        """
         population, cond = cond
         rows: list[Tensor] = []
         answers: list[Tensor] = []
         named: list[dict[str, Tensor]] = []
         for number in population.unique().tolist():
             rows.append((population == number).nonzero().squeeze(1))
-            part = map_cond(lambda c, index=rows[-1]: c[index], cond)  # type: ignore[misc]
+            sample, part = z[rows[-1]], map_cond(lambda c, index=rows[-1]: c[index], cond)  # type: ignore[misc]
             try:
-                answer, parts = self.scorers[number].components(z[rows[-1]], part)
+                answer, parts = self.scorers[number].components(sample, part)
             except RewardFailure as failure:
                 found = failure.rewards.new_full((len(z),), torch.nan)
                 found[torch.cat(rows)] = torch.cat(
@@ -175,6 +182,11 @@ class ByPopulation:
                 )
                 failure.rewards = found
                 raise
+            if torch.is_grad_enabled() and z.requires_grad and not depends_on(answer, sample):
+                raise ValueError(
+                    f"reward: that of population {number} returned numbers that do not depend differentiably on the samples, "
+                    "expected differentiable rewards; for black-box rewards take estimator='score'"
+                )
             answers.append(answer)
             named.append(parts)
         order = torch.cat(rows).argsort()
@@ -221,17 +233,57 @@ def checked_numbers(answer: Any, z: Tensor, name: str) -> Tensor:
     return answer
 
 
-def check_differentiable(r: Tensor, otherwise: str = "for a black-box reward take estimator='score'") -> None:
-    """Refuses rewards that autograd knows no derivative of, and says what to do `otherwise`.
+def check_differentiable(
+    r: Tensor, z: Tensor, otherwise: str = "for a black-box reward take estimator='score'"
+) -> None:
+    """Refuses rewards `r` that autograd knows no derivative of with respect to the samples `z`, which are no leaf, and
+    says what to do `otherwise`.
 
     Raises:
-        ValueError: it knows none.
+        ValueError: it knows none: of the rewards, of what the model makes of its states, or of anything.
     """
-    if not r.requires_grad:
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            f"torch.inference_mode: it is on, and leaves no derivative; expected torch.no_grad; {otherwise}"
+        )
+    if not z.requires_grad:
+        raise ValueError(
+            "model: it returned samples that do not depend differentiably on the states, expected a differentiable "
+            "model; for others take estimator='score'"
+        )
+    if not depends_on(r, z):
         raise ValueError(
             "reward: it returned numbers that do not depend differentiably on the samples, expected a differentiable "
             f"reward; {otherwise}"
         )
+
+
+def depends_on(answer: Tensor, samples: Tensor) -> bool:
+    """Whether autograd's graph leads from `answer` to `samples`, a tensor that is no leaf."""
+    target, seen, ahead = samples.grad_fn, set(), [answer.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is target:
+            return node is not None
+        if node is not None and node not in seen:
+            seen.add(node)
+            ahead += [parent for parent, _ in node.next_functions]
+    return False
+
+
+def check_slope(slope: Tensor) -> Tensor:
+    """The derivative of rewards with respect to states `(B, *event)`, if it is finite.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not bool(slope.isfinite().all()):
+        wrong = (~slope.isfinite()).unsqueeze(-1).flatten(1).any(1)
+        raise ValueError(
+            f"reward: its derivative is not finite for {int(wrong.sum())} of {len(slope)} states, expected finite numbers "
+            "wherever the reward itself is finite"
+        )
+    return slope
 
 
 def scorer_of(reward: Reward | Scorer, chunk: int | None, reward_chunk: int | None = None) -> Scorer:

@@ -18,7 +18,7 @@ import torch
 
 from torch import Tensor, nn
 
-from ..scoring import RewardFailure, Scorer, checked_numbers
+from ..scoring import RewardFailure, Scorer, checked_numbers, depends_on
 
 __all__ = ["RewardModule", "Term", "WeightedSum"]
 
@@ -158,7 +158,7 @@ class WeightedSum(RewardModule):
         return sum(weighted[1:], weighted[0])
 
     def _check_gradients(self, answers: list[Tensor], samples: Tensor) -> None:
-        depends = [_depends(answer, samples) for answer in answers]
+        depends = [depends_on(answer, samples) for answer in answers]
         for term, follows in zip(self.terms, depends, strict=True):
             if any(depends) and term.weight and not follows:
                 raise ValueError(
@@ -166,19 +166,6 @@ class WeightedSum(RewardModule):
                     "while other parts of the sum do, expected a differentiable part: a black box or a constant would "
                     "lose its gradient in the sum; without it, or with black boxes, use estimator='score'"
                 )
-
-
-def _depends(answer: Tensor, samples: Tensor) -> bool:
-    """Whether autograd's graph leads from `answer` to `samples`, a tensor that is no leaf."""
-    target, seen, ahead = samples.grad_fn, set(), [answer.grad_fn]
-    while ahead:
-        node = ahead.pop()
-        if node is target:
-            return node is not None
-        if node is not None and node not in seen:
-            seen.add(node)
-            ahead += [parent for parent, _ in node.next_functions]
-    return False
 
 
 def _checked_weight(weight: Any, name: str) -> float:

@@ -62,3 +62,14 @@ def test_parts_of_rewards_of_their_own_are_kept_where_they_have_the_same_names(r
     assert torch.allclose(out.rewards, weights * out.components["near"] - out.components["low"])
     for other in (tilted(1.0, "high"), mild):
         assert algorithm(case_a, [tilted(1.0), other], batch=2, reward_chunk=reward_chunk).components == {}
+
+
+@pytest.mark.parametrize("reward_chunk", [None, 3])
+def test_no_population_loses_its_gradient_beside_others(reward_chunk, algorithm, differentiates, case_a, mild):
+    """Together the rewards have a derivative, which is zero for the black box: its samples would not be guided."""
+    rewards = [mild, lambda z: mild(z.detach())]
+    if not differentiates:
+        algorithm(case_a, rewards, batch=2, reward_chunk=reward_chunk)
+        return
+    with pytest.raises(ValueError, match="^reward: that of population 1 returned numbers that do not depend"):
+        algorithm(case_a, rewards, batch=2, reward_chunk=reward_chunk)
