@@ -124,19 +124,18 @@ def two_hops(displace: Displace, x: Tensor, s: Tensor, m: Tensor, r: Tensor) -> 
 
 
 def endpoint(
-    displace: Displace,
+    moved: Tensor,
     weight: Weight,
-    x: Tensor,
     s: Tensor,
     r: Tensor,
     target: Tensor,
     distance: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """`|w(s) (X_{s,r}(x) - target) / (r - s)|^2` `(B,)`, for states and targets on one trajectory at `s < r`: the error
-    of the mean velocity between them. Where the trajectory ends, at `r = 1`, a further `distance` of clean samples
-    `(B,)` may be added to the square, in the same unit."""
-    moved, scale = displace(x, s, r), weight(s) / (r - s)
-    losses = mean_square(per_sample(scale, x) * (moved - target))
+    """`|w(s) (X_{s,r}(x) - target) / (r - s)|^2` `(B,)`, for states `moved`, `X_{s,r}(x)`, and targets on one trajectory
+    at `s < r`: the error of the mean velocity between them. Where the trajectory ends, at `r = 1`, a further `distance` of
+    clean samples `(B,)` may be added to the square, in the same unit."""
+    scale = weight(s) / (r - s)
+    losses = mean_square(per_sample(scale, moved) * (moved - target))
     if distance is None:
         return losses
     ends = (r == 1).nonzero().squeeze(1)

@@ -104,7 +104,8 @@ class MapObjective:
         weighting: None, "adaptive" or "learned": see :mod:`distill.weighting`.
         times: the law of the outer times, of those on the diagonal, and of the pairs off it that lie on neither edge:
             "uniform", "logit-normal" or "early": see :mod:`distill.times`.
-        perceptual: with loss="trajectory", a further distance of its clean ends: see :mod:`distill.perceptual`.
+        perceptual: with loss="trajectory", further distances of its clean ends: see :mod:`distill.perceptual`.
+        from_noise: for a Diamond Map, share of the batch whose outer time is 0, where samples are made from noise alone.
 
     Raises:
         ValueError: an unknown name, a share outside [0, 1], or settings that contradict each other.
@@ -120,6 +121,7 @@ class MapObjective:
     weighting: str | None = None
     times: str = "uniform"
     perceptual: Perceptual | None = None
+    from_noise: float = 0.0
     reuse: int = field(init=False, default=1)
     shares: Shares = field(init=False)
     weigh: Weighting | None = field(init=False, default=None, compare=False)
@@ -137,6 +139,8 @@ class MapObjective:
                 "supervision: got 'data' with loss='trajectory', which follows a teacher's ODE; expected 'teacher', or "
                 f"one of the losses {', '.join(name for name in LOSSES if name != 'trajectory')}"
             )
+        if not 0 <= self.from_noise <= 1:
+            raise ValueError(f"from_noise: got {self.from_noise}, expected a share in [0, 1]")
         if self.perceptual is not None and self.loss != "trajectory":
             raise ValueError(
                 f"perceptual: got a distance with loss={self.loss!r}, expected it with loss='trajectory' alone"
@@ -151,7 +155,7 @@ class MapObjective:
 
     @property
     def settings(self) -> dict[str, Any]:
-        names = ("loss", "supervision", "points", "weighting", "times")
+        names = ("loss", "supervision", "points", "weighting", "times", "from_noise")
         teacher = self.teacher if self.supervision == "teacher" else None
         known = None if teacher is None else fingerprint_of_model(teacher)
         seen = {} if self.perceptual is None else {"perceptual": self.perceptual.settings}
@@ -178,13 +182,14 @@ class MapObjective:
         x = last.start(z[off:], noise, s)
         displace, slope = joint_map(problem, off, x, s)
         velocity = Jointly(problem.velocity, last.velocity, x, s)
-        terms = {}
+        terms: dict[str, Tensor] = {}
+        common: dict[str, Tensor] = {}
         if pairs is not None:
-            terms[self.loss] = self._identity(first, pairs, displace, velocity)
+            terms[self.loss], common = self._identity(first, pairs, displace, velocity)
         if off < len(z):
             target = last.conditional(z[off:], noise, s) if self.supervision == "data" else velocity.rest()
             terms["diagonal"] = self._weighed(diagonal(slope, last.weight, x, s, target), last, s, s)
-        return {name: losses.sum() / len(z) for name, losses in terms.items()}
+        return {**{name: losses.sum() / len(z) for name, losses in terms.items()}, **common}
 
     def _split(self, z: Tensor) -> int:
         return round(len(z) * self.shares.off_diagonal)
@@ -196,6 +201,8 @@ class MapObjective:
         if isinstance(model, FlowMap):
             return FlowProblem(source, model, cond)
         t = draw_times(self.times, len(z), generator, z.device)
+        if self.from_noise:
+            t = torch.where(uniform(t.shape, generator, device=z.device) < self.from_noise, 0, t)
         x_t = model.interpolant.interpolate(z, noise_like(z, generator), t)
         return PosteriorProblem(source, model, x_t, t, cond)
 
@@ -212,10 +219,13 @@ class MapObjective:
             return Pairs(x, s, r, two_hops(part.displace, x, s, m, r))
         return Pairs(x, s, r.clamp_max(LATEST) if self.loss == "lsd" else r, part.conditional(z, noise, s))
 
-    def _identity(self, part: Problem, pairs: Pairs, displace: Displace, velocity: Velocity) -> Tensor:
-        """The loss off the diagonal, weighed, `(B,)`. By data the map's own velocity stands for the teacher's, or, for
-        MeanFlow, that of the path."""
+    def _identity(
+        self, part: Problem, pairs: Pairs, displace: Displace, velocity: Velocity
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss off the diagonal, weighed, `(B,)`, and what is said of all rows together. By data the map's own velocity
+        stands for the teacher's, or, for MeanFlow, that of the path."""
         x, s, r, known = pairs
+        common = {}
         by_data = self.supervision == "data"
         velocity = part.velocity if by_data else velocity
         if self.loss == "lsd":
@@ -225,8 +235,13 @@ class MapObjective:
         elif self.loss == "meanflow":
             losses = mean_flow(part.displace, part.weight, x, s, r, known if by_data else velocity(x, s))
         else:
-            losses = endpoint(displace, part.weight, x, s, r, known, self.perceptual)
-        return self._weighed(losses, part, s, r)
+            moved = displace(x, s, r)
+            losses = endpoint(moved, part.weight, s, r, known, self.perceptual)
+            if self.perceptual is not None and self.perceptual.law:
+                ends = (r == 1).nonzero().squeeze(1)
+                t = part.times(s, r)[ends, 2]
+                common["discrepancy"] = self.perceptual.discrepancy(moved[ends], known[ends], t)
+        return self._weighed(losses, part, s, r), common
 
     def _weighed(self, losses: Tensor, part: Problem, s: Tensor, r: Tensor) -> Tensor:
         return losses if self.weigh is None else self.weigh(losses, part.times(s, r))

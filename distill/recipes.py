@@ -79,9 +79,9 @@ def train_flow(
         times: the law of the times: "uniform", "logit-normal" or "early": see :mod:`distill.times`.
         metadata: what to note in the file.
         training: further fields of :class:`distill.training.trainer.Schedule`: `batch`, `learning_rate`, `warmup`, `ema`,
-            `clip`, `seed`, `accumulate`, `precision`; and options of :func:`distill.training.trainer.train`: `out`, a file to
-            save the model to, beside which metrics and an interrupted run's state stand, `resume`, `save_every`,
-            `keep`, `log_every`, `log_with`, `sample_every`, `compiled`, `progress`, `accelerator`.
+            `clip`, `seed`, `accumulate`, `precision`, `optimizer`; and options of :func:`distill.training.trainer.train`:
+            `out`, a file to save the model to, beside which metrics and an interrupted run's state stand, `resume`,
+            `save_every`, `keep`, `log_every`, `log_with`, `sample_every`, `compiled`, `progress`, `accelerator`.
 
     Raises:
         ValueError: data, labels or settings that do not fit.
@@ -113,6 +113,7 @@ def distill(
     to_one: float | None = None,
     points: int = 8,
     perceptual: Perceptual | None = None,
+    from_noise: float = 0.0,
     **training: Any,
 ) -> DiamondMap:
     """Distils the GLASS flow of `teacher` into a Diamond Map, or trains one from data alone.
@@ -139,7 +140,8 @@ def distill(
         from_zero: share of the former that starts at s = 0; likewise.
         to_one: share of it that ends at r = 1; likewise.
         points: of "trajectory", steps of Heun's method from s = 0 to 1, at jittered times.
-        perceptual: of "trajectory", a further distance of clean samples: see :class:`distill.Perceptual`.
+        perceptual: of "trajectory", further distances of clean samples: see :class:`distill.Perceptual`.
+        from_noise: share of the batch at t = 0, where samples are made from noise alone.
         steps, labels, training: as in :func:`train_flow` (`label_dropout`, `flip`, `out` and the like among them), but
             for a learning rate of 2e-3.
 
@@ -148,7 +150,17 @@ def distill(
     """
     source = _flow_of(teacher)
     objective = MapObjective(
-        source, loss, off_diagonal, from_zero, to_one, points, supervision, weighting, times, perceptual
+        source,
+        loss,
+        off_diagonal,
+        from_zero,
+        to_one,
+        points,
+        supervision,
+        weighting,
+        times,
+        perceptual,
+        from_noise,
     )
     return _distil(
         DiamondMap, {"states": 1, "times": 3}, source, interpolant, data, net, labels, objective, steps, "distil",

@@ -49,8 +49,8 @@ def losses_of(problem):
             "lagrangian": lagrangian(part.displace, part.velocity, part.weight, x, s, early),
             "eulerian": eulerian(part.displace, part.weight, x, s, r, velocity),
             "mean flow": mean_flow(part.displace, part.weight, x, s, r, velocity),
-            "progressive": endpoint(part.displace, part.weight, x, s, r, two_hops(part.displace, x, s, m, r)),
-            "endpoint": endpoint(part.displace, part.weight, x, s, r, exact.displace(x, s, r).detach()),
+            "progressive": endpoint(part.displace(x, s, r), part.weight, s, r, two_hops(part.displace, x, s, m, r)),
+            "endpoint": endpoint(part.displace(x, s, r), part.weight, s, r, exact.displace(x, s, r).detach()),
         }, part.student
 
     return at

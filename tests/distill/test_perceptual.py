@@ -72,7 +72,7 @@ def ends(students, gaussian):
         s, r = torch.zeros_like(t), torch.where(torch.arange(64) % 2 == 0, 1.0, 0.6).double()
         x = student.start(z, noise, s)
         target = exact.displace(x, s, r).detach()
-        return endpoint(student.displace, student.weight, x, s, r, target, distance), student, x, target
+        return endpoint(student.displace(x, s, r), student.weight, s, r, target, distance), student, x, target
 
     return at
 
@@ -141,7 +141,7 @@ def test_features_are_a_sequence():
 def test_a_batch_without_ends_asks_no_features():
     """None of its trajectories ends at r = 1."""
     at_all = []
-    loss = endpoint(lambda x, s, r: x + 1, torch.ones_like, torch.zeros(3, 2), torch.zeros(3), torch.full((3,), 0.5),
+    loss = endpoint(torch.ones(3, 2), torch.ones_like, torch.zeros(3), torch.full((3,), 0.5),
                     torch.zeros(3, 2), lambda *_: at_all.append(1))  # fmt: skip
     assert torch.equal(loss, torch.full((3,), 4.0)) and not at_all
 
