@@ -50,6 +50,7 @@ METHODS = {
     "LSD, learned": {"loss": "lsd", "weighting": "learned"},
     "LSD, early times": {"loss": "lsd", "times": "early"},
     "trajectory, early times": {"loss": "trajectory", "times": "early"},
+    "trajectory, early, Muon": {"loss": "trajectory", "times": "early", "optimizer": "muon"},
 }
 BUDGETS = {"mixture": (5.0, 20.0), "digits": (10.0, 40.0), "mnist": (120.0, 480.0)}
 QUICK = {"mixture": (2.0,), "digits": (4.0,), "mnist": (20.0,)}

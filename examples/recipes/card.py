@@ -47,17 +47,10 @@ def card_of(model: Any, name: str, recipe: Recipe, figures: dict[str, Any]) -> s
     }[kind]
     count = sum(parameter.numel() for parameter in model.parameters())
     training = {**recipe.shared, **(recipe.map if kind == "DiamondMap" else recipe.teacher)}
-    planned = f" of {known['planned_steps']} planned" if "planned_steps" in known else ""
-    trained = f"{known['steps']} steps{planned}, seed {known['seed']}, {_told(training)}; {known['minutes']} minutes"
+    trained = f"{_steps(known)}, {_told(training)}; {known['minutes']} minutes"
     seen = training
-    if "steps_before" in known:
-        first = f"{known['steps_before']} steps, {_told(training)}, {known['minutes_before']} minutes"
-        seen = refined = {**training, **recipe.refine}
-        changed = {key: value for key, value in refined.items() if training.get(key) != value}
-        trained = (
-            f"{first}; then, by a network of {recipe.blocks} blocks that goes on from there, {known['steps']} steps{planned}, "
-            f"{_told(changed)}, {known['minutes']} minutes; seed {known['seed']}"
-        )
+    if "before" in known:
+        trained, seen = _told_rounds(recipe, training, [*known["before"], known]), {**training, **recipe.refine[-1]}
     lines = [
         f"# {name}", "", f"{what} `diamond.load({name!r})` reads it.", "",
         "## Data", "", f"`{recipe.data}`, images {'x'.join(map(str, model.event_shape))} in [-1, 1], the training split "
@@ -72,6 +65,23 @@ def card_of(model: Any, name: str, recipe: Recipe, figures: dict[str, Any]) -> s
         f"images from new ones.{SEEN if 'perceptual' in seen else ''}", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _told_rounds(recipe: Recipe, training: dict[str, Any], rounds: list[dict[str, Any]]) -> str:
+    """The map's training, and each round that refined it by what it changed."""
+    told, before = [], {}
+    for known, more in zip(rounds, ({}, *recipe.refine), strict=False):
+        settings = {**training, **more}
+        changed = {key: value for key, value in settings.items() if before.get(key) != value}
+        told.append(f"{_steps(known)}, {_told(changed)}; {known['minutes']} minutes")
+        before = settings
+    told[1] = f"by a network of {recipe.blocks} blocks that goes on from there, {told[1]}"
+    return "; then, ".join(told)
+
+
+def _steps(known: dict[str, Any]) -> str:
+    planned = f" of {known['planned_steps']} planned" if "planned_steps" in known else ""
+    return f"{known['steps']} steps{planned}, seed {known['seed']}"
 
 
 def _told(settings: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from diamond.data import Data, load_data
 
 from .card import ship
 from .figures import TEACHER_STEPS, measure, save_grid
-from .stages import Recipe, Run, distil_map, refine_map, train_teacher
+from .stages import Recipe, Run, distil_map, refine_map, refined_name, train_teacher
 
 __all__ = ["main"]
 
@@ -30,7 +30,7 @@ def main(recipe: Recipe, description: str, minutes: float, arguments: Sequence[s
     """Runs the stages that the command line asks for, each from what the ones before left in the folder `--out`."""
     given = _parser(recipe, description, minutes).parse_args(arguments)
     recipe = _changed(recipe, given)
-    if given.stage == "refine" and not recipe.blocks:
+    if given.stage == "refine" and not recipe.refine:
         raise SystemExit(
             f"--stage: got refine, but the recipe of {recipe.data} has no refined map, expected another stage"
         )
@@ -38,14 +38,14 @@ def main(recipe: Recipe, description: str, minutes: float, arguments: Sequence[s
     out = given.out or Path("runs") / recipe.data
     out.mkdir(parents=True, exist_ok=True)
     seconds = QUICK["seconds"] if given.quick else 60 * given.minutes
-    run = Run(out, seconds, (given.teacher_steps, given.map_steps, given.refine_steps), given.seed, not given.quiet)
+    run = Run(out, seconds, (given.teacher_steps, given.map_steps, *given.refine_steps), given.seed, not given.quiet)
     stages = STAGES if given.stage == "all" else (given.stage,)
     if stages != ("card",):
         data = _data(recipe, "train", given)
         teacher = train_teacher(recipe, data, run, settled=given.stage in ("map", "refine"))
         if "map" in stages or "refine" in stages:
             model = distil_map(recipe, data, teacher, run)
-            if "refine" in stages and recipe.blocks:
+            if "refine" in stages and recipe.refine:
                 refine_map(recipe, data, teacher, model, run)
     if "card" in stages:
         _write_cards(recipe, out, given)
@@ -56,7 +56,8 @@ def _write_cards(recipe: Recipe, out: Path, given: argparse.Namespace) -> None:
     folder = Path(weights.__file__).parent if given.ship else out / "weights"
     folder.mkdir(parents=True, exist_ok=True)
     names = {"map": recipe.data, "teacher": f"{recipe.data}-teacher"}
-    files = {"map": "refined" if (out / "refined.ckpt").is_file() else "map", "teacher": "teacher"}
+    rounds = [name for name in map(refined_name, range(len(recipe.refine))) if (out / f"{name}.ckpt").is_file()]
+    files = {"map": rounds[-1] if rounds else "map", "teacher": "teacher"}
     trained = {stage: diamond.load(out / f"{files[stage]}.ckpt") for stage in names}
     stored = {}
     for stage, name in names.items():
@@ -93,8 +94,9 @@ def _changed(recipe: Recipe, given: argparse.Namespace) -> Recipe:
     if given.loss:
         map_["loss"] = given.loss
     share = recipe.teacher_share if given.teacher_share is None else given.teacher_share
-    if not 0 < share < 1 - recipe.refine_share:
-        raise SystemExit(f"--teacher-share: got {share:g}, expected above 0 and below {1 - recipe.refine_share:g}")
+    most = 1 - recipe.refine_share * len(recipe.refine)
+    if not 0 < share < most:
+        raise SystemExit(f"--teacher-share: got {share:g}, expected above 0 and below {most:g}")
     return replace(recipe, width=width, teacher=teacher, map=map_, shared=shared, teacher_share=share)
 
 
@@ -117,7 +119,7 @@ def _parser(recipe: Recipe, description: str, minutes: float) -> argparse.Argume
     add("--teacher-share", type=float, help=f"of the time; {recipe.teacher_share:g}")
     add("--teacher-steps", type=int, help="instead of as many as fit into the time")
     add("--map-steps", type=int, help="likewise")
-    add("--refine-steps", type=int, help="likewise")
+    add("--refine-steps", type=int, nargs="+", default=[], help="likewise, of each round")
     add("--precision", choices=("fp32", "bf16"), help="of the networks while they train")
     add("--judge", type=Path, help="file of a judge, where none ships for these data")
     add("--ship", action="store_true", help="write weights and cards into the package, not into --out")

@@ -1,5 +1,5 @@
 """The stages of every recipe: a class-conditional teacher; the Diamond Map of its GLASS flow; and, where a recipe says so,
-a refined map, whose deeper network goes on from where the first one ended.
+a refined map, whose deeper network goes on from where the first one ended, in one round of training or several.
 
 Labels are left out at random in both, so that the models sample with classes and without. A stage that was killed goes on
 where it was; one whose time is up saves the moving average of the weights as they are, and goes on from there when it is
@@ -32,7 +32,7 @@ from diamond.randomness import seeded
 from .budget import Deadline, planned_steps
 from .features import features_of
 
-__all__ = ["Recipe", "Run", "Stage", "distil_map", "machine", "refine_map", "train_teacher"]
+__all__ = ["Recipe", "Run", "Stage", "distil_map", "machine", "refine_map", "refined_name", "train_teacher"]
 
 SAVED = 250  # steps between two states
 
@@ -48,8 +48,9 @@ class Recipe:
         width: of the network.
         teacher, map: arguments of `distill.train_flow` and `distill.distill`.
         blocks: of the refined map's network; None for no refined map.
-        refine: arguments of `distill.distill` for it, beside those of `map`; "perceptual" the weight of that distance.
-        teacher_share, refine_share: shares of the time that go to the teacher and to the refined map.
+        refine: arguments of `distill.distill` for each round of it, beside those of `map`; "perceptual" and "law" the
+            weights of :class:`distill.Perceptual`.
+        teacher_share, refine_share: shares of the time that go to the teacher, and to each round.
         shared: arguments of both.
         states: noisy images at which posteriors are compared for the card.
     """
@@ -61,7 +62,7 @@ class Recipe:
     teacher: dict[str, Any] = field(default_factory=dict)
     map: dict[str, Any] = field(default_factory=dict)
     blocks: int | tuple[int, ...] | None = None
-    refine: dict[str, Any] = field(default_factory=dict)
+    refine: tuple[dict[str, Any], ...] = ()
     teacher_share: float = 0.3
     refine_share: float = 0.0
     shared: dict[str, Any] = field(default_factory=lambda: {"label_dropout": 0.1})
@@ -75,14 +76,14 @@ class Run:
     Attributes:
         out: the folder of the models, their plans, states and metrics.
         seconds: for all stages together.
-        steps: of the teacher, of the map and of the refined map; None for as many as fit.
+        steps: of the teacher, of the map and of the rounds that refine it; None, and for rounds left out, as many as fit.
         seed: of everything random.
         progress: whether to show bars.
     """
 
     out: Path
     seconds: float
-    steps: tuple[int | None, int | None, int | None] = (None, None, None)
+    steps: tuple[int | None, ...] = (None, None)
     seed: int = 0
     progress: bool = True
 
@@ -115,31 +116,49 @@ def distil_map(recipe: Recipe, data: Data, teacher: diamond.Flow, run: Run) -> d
 
     stage = Stage("map", train, empty, {"data": recipe.data, "teacher": f"{recipe.data}-teacher"})
     settled = any(run.out.glob("refined.ckpt*"))
-    return stage.model(run, (1 - recipe.teacher_share - recipe.refine_share) * run.seconds, run.steps[1], settled)
+    share = 1 - recipe.teacher_share - recipe.refine_share * len(recipe.refine)
+    return stage.model(run, share * run.seconds, run.steps[1], settled)
 
 
 def refine_map(
     recipe: Recipe, data: Data, teacher: diamond.Flow, first: diamond.DiamondMap, run: Run
 ) -> diamond.DiamondMap:
-    """The map of the teacher by a deeper network, which begins as the `first` map's; kept in `refined.ckpt`."""
+    """The map of the teacher by a deeper network, which begins as the `first` map's; kept in `refined.ckpt`, and what
+    further rounds make of it in `refined-2.ckpt` and so on."""
+    for index in range(len(recipe.refine)):
+        first = _refined_once(recipe, data, teacher, first, run, index)
+    return first
 
+
+def _refined_once(
+    recipe: Recipe, data: Data, teacher: diamond.Flow, first: diamond.DiamondMap, run: Run, index: int
+) -> diamond.DiamondMap:
     def network() -> Network:
         with seeded(run.seed):
             return deepen(first.net, recipe.blocks or 1)
 
     def train(**given: Any) -> diamond.DiamondMap:
-        settings = {**recipe.shared, **recipe.map, **recipe.refine, **given}
+        settings = {**recipe.shared, **recipe.map, **recipe.refine[index], **given}
         if "perceptual" in settings:
             features = features_of(data, run.out / "features.safetensors", run.seed)
-            settings["perceptual"] = distill.Perceptual(features, settings["perceptual"])
-        return distill.distill(teacher, data.images, network(), labels=data.labels, seed=run.seed, **settings)
+            settings["perceptual"] = distill.Perceptual(features, settings["perceptual"], settings.pop("law", 0.0))
+        seed = run.seed + index  # other batches than the round before
+        return distill.distill(teacher, data.images, network(), labels=data.labels, seed=seed, **settings)
 
     def empty() -> diamond.DiamondMap:
         return diamond.DiamondMap(network(), teacher.interpolant, teacher.event_shape)
 
-    known = {"data": recipe.data, "teacher": f"{recipe.data}-teacher", "steps_before": first.metadata["steps"]}
-    known["minutes_before"] = first.metadata["minutes"]
-    return Stage("refined", train, empty, known).model(run, recipe.refine_share * run.seconds, run.steps[2])
+    before = [*first.metadata.get("before", []), {name: first.metadata[name] for name in ("steps", "seed", "minutes")}]
+    known = {"data": recipe.data, "teacher": f"{recipe.data}-teacher", "before": before}
+    planned = [*run.steps[2:], *[None] * len(recipe.refine)][index]
+    stage = Stage(refined_name(index), train, empty, known)
+    settled = any(run.out.glob(f"{refined_name(index + 1)}.ckpt*"))
+    return stage.model(run, recipe.refine_share * run.seconds, planned, settled)
+
+
+def refined_name(index: int) -> str:
+    """Of the file after round `index`, counted from 0."""
+    return f"refined-{index + 1}" if index else "refined"
 
 
 @dataclass(frozen=True)
@@ -197,9 +216,9 @@ class Stage:
 
 
 def _seconds_of(out: Path) -> float:
-    """How long a model was trained, over all starts, as its metrics tell."""
+    """How long a model was trained, over all starts, as its metrics tell; 0 where time was up before the first of them."""
     rows = Path(f"{out}.metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return json.loads(rows[-1])["seconds"]
+    return json.loads(rows[-1])["seconds"] if rows else 0.0
 
 
 def machine() -> str:

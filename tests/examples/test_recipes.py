@@ -136,12 +136,15 @@ def test_cards_tell_what_is_shipped(trained, monkeypatch):
 
 def test_a_refined_map_is_a_deeper_network_that_goes_on_from_the_first(trained, data, tmp_path, monkeypatch):
     monkeypatch.setattr("examples.recipes.features.STEPS", 2)
-    recipe = replace(SMALL, blocks=4, refine={"perceptual": 0.3, "times": "early", "learning_rate": 1e-9})
+    first_round = {"perceptual": 0.3, "times": "early", "learning_rate": 1e-9}
+    recipe = replace(SMALL, blocks=4, refine=(first_round, {**first_round, "law": 30.0, "optimizer": "muon"}))
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     teacher, first = (diamond.load(tmp_path / f"{name}.ckpt") for name in ("teacher", "map"))
-    refined = refine_map(recipe, data, teacher, first, run(tmp_path, steps=(4, 8, 2)))
+    refined = refine_map(recipe, data, teacher, first, run(tmp_path, steps=(4, 8, 2, 3)))
     assert len(refined.net.net.blocks) == 4 and len(first.net.net.blocks) == 3
-    assert refined.metadata["steps"] == 2 and refined.metadata["steps_before"] == 8
+    rounds = [*refined.metadata["before"], refined.metadata]
+    assert [(known["steps"], known["seed"]) for known in rounds] == [(8, 0), (2, 0), (3, 1)]
+    assert diamond.load(tmp_path / "refined.ckpt").metadata["steps"] == 2
     noise = torch.randn(1, 2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     x, labels = data.images[:2], data.labels[:2]
     assert torch.allclose(*(model.posterior(x, 0.5, noise=noise, cond=labels) for model in (first, refined)), atol=1e-4)
@@ -155,14 +158,18 @@ def test_a_refined_map_is_a_deeper_network_that_goes_on_from_the_first(trained, 
     )
     command.main(recipe, "a recipe", 1.0, ["--stage", "card", "--quick", "--out", str(tmp_path)])
     card = (tmp_path / "weights" / "digits.md").read_text()
-    assert "8 steps, batch 8" in card and "then, by a network of 4 blocks that goes on from there, 2 steps, " in card
+    assert (
+        "8 steps, seed 0, batch 8" in card
+        and "by a network of 4 blocks that goes on from there, 2 steps, seed 0, " in card
+    )
+    assert "then, 3 steps, seed 1, law 30.0, optimizer muon; " in card
     assert "perceptual 0.3" in card and "another classifier" in card
     assert len(diamond.load(tmp_path / "weights" / "digits.safetensors").net.net.blocks) == 4
 
 
 def test_shares_of_the_time_must_leave_some_for_each_stage(tmp_path):
     for share in ("0.7", "0", "-1"):
-        with pytest.raises(SystemExit, match="^--teacher-share: got .*, expected above 0 and below 0.6"):
+        with pytest.raises(SystemExit, match="^--teacher-share: got .*, expected above 0 and below 0.4"):
             command.main(mnist.RECIPE, "a recipe", 1.0, ["--teacher-share", share, "--out", str(tmp_path)])
 
 
