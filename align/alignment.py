@@ -109,7 +109,9 @@ class Alignment:
             ValueError: the method estimates no evidence, or the populations have rewards or conditioning of their own.
         """
         if self.log_z is None:
-            raise ValueError(f"log_z: {self.method} estimates none, expected the result of smc or best_of_n")
+            raise ValueError(
+                f"log_z: {self.method} estimates none, expected the result of smc, best_of_n or guide(correct=True)"
+            )
         if not self.replicates:
             raise ValueError(
                 "log_z: got populations of different rewards or cond, expected replicates of one; see log_z"
@@ -139,19 +141,17 @@ class Alignment:
         """A table to read: the method, the law it targets, rewards, weights, lineage and cost."""
         batch, particles = self.rewards.shape
         weights = self.log_weights.double().softmax(-1)
-        finite = torch.where(self.rewards.isfinite(), self.rewards, 0.0).double()
         rows = [
             ("method", self.method + "".join(f", {k}={v}" for k, v in self.settings.items() if v is not None)),
             ("law", self.law),
             ("populations", f"{batch} of {particles}"),
             (
                 "reward",
-                f"{_spread((weights * finite).sum(1))} by weight, best {_spread(self.rewards.amax(1).double())}",
+                f"{_spread(_by_weight(weights, self.rewards))} by weight, best {_spread(self.rewards.amax(1).double())}",
             ),
         ]
         for name, part in self.components.items():
-            share = torch.where(weights > 0, weights * part.double(), 0.0)  # a part may be -inf where no weight is
-            rows.append((f"  {name}", _spread(share.sum(1))))
+            rows.append((f"  {name}", _spread(_by_weight(weights, part))))
         if self.log_z is not None and self.replicates:
             log_z, error = self.evidence()
             rows.append(("log_z", f"{log_z:.4g}" + (f" +- {error:.2g}" if batch > 1 else "")))
@@ -200,6 +200,11 @@ class Alignment:
             return cls(**fields, components={name.split(".", 1)[1]: part for name, part in named.items()})
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path}: its contents are not those of an alignment") from error
+
+
+def _by_weight(weights: Tensor, rewards: Tensor) -> Tensor:
+    """The weighted mean in each population; -inf may be where no weight is."""
+    return torch.where(weights > 0, weights * rewards.double(), 0.0).sum(1)
 
 
 def _spread(x: Tensor) -> str:

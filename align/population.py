@@ -85,7 +85,8 @@ class Population:
             )
         self.generator, self.shared = self.processes.split(fresh_generator() if generator is None else generator)
         _check_cond(cond, batch)
-        self.replicates = not isinstance(reward, Sequence) and _alike(cond)
+        rewards = reward if isinstance(reward, Sequence) else [reward]
+        self.replicates = all(one is rewards[0] for one in rewards) and _alike(cond)
         self.cond = self.reward_cond = repeat_cond(cond, self.size, interleave=True)
         if isinstance(reward, Sequence):
             if len(reward) != batch:
@@ -219,6 +220,7 @@ class Population:
 
     def result(self, x: Tensor, rewards: Tensor, log_weights: Tensor, components: dict, **fields: Any) -> Alignment:
         """What an algorithm returns, of all processes' members, with its cost."""
+        fields["settings"] = {name: _plain(setting) for name, setting in fields["settings"].items()}
         fields["ancestors"] = self.processes.gather(fields["ancestors"], dim=2)
         return Alignment(
             samples=self.gather(x.unflatten(0, self.shape)),
@@ -236,6 +238,11 @@ class Population:
     def _each(self, count: int) -> int:
         """A count of all populations by this process, for one population by all processes."""
         return self.processes.sum(count) // self.batch
+
+
+def _plain(setting: Any) -> Any:
+    """Numbers of numpy's, or a tensor's, as Python's own: settings are JSON values."""
+    return setting.tolist() if hasattr(setting, "tolist") else setting
 
 
 def time_grid(steps: int, times: Tensor | Sequence[float] | None) -> Tensor:
@@ -263,14 +270,18 @@ def _check_alive(rewards: Tensor) -> None:
 
 def _alike(cond: Any) -> bool:
     """Whether all populations have the same conditioning."""
-    answers: list[bool] = []
+    return _equal(cond, map_cond(lambda c: c[:1].expand(c.shape), cond))
 
-    def compare(tensor: Tensor) -> Tensor:
-        answers.append(bool((tensor == tensor[:1]).all()))
-        return tensor
 
-    map_cond(compare, cond)
-    return all(answers)
+def _equal(cond: Any, other: Any) -> bool:
+    """Whether conditioning is the same in all its tensors and texts, of two of one structure."""
+    if isinstance(cond, Tensor):
+        return bool((cond == other).all())
+    if isinstance(cond, dict):
+        return all(_equal(cond[key], other[key]) for key in cond)
+    if isinstance(cond, (tuple, list)):
+        return all(_equal(*pair) for pair in zip(cond, other, strict=True))
+    return cond == other  # a text, or None
 
 
 def _check_cond(cond: Any, batch: int) -> None:

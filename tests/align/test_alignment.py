@@ -284,3 +284,11 @@ def test_populations_with_rewards_of_their_own_are_not_taken_together(case_a, mi
     with pytest.raises(ValueError, match="^log_z: got populations of different rewards or cond"):
         apart.evidence()
     apart.plot()
+
+
+def test_summaries_of_even_weights_do_not_pass_over_forbidden_samples(numbered):
+    """Their mean reward is -inf, not that of the others."""
+    rewards = torch.tensor([[-torch.inf, 1.0, 2.0, 3.0]], dtype=torch.float64)
+    even = dataclasses.replace(numbered(1), rewards=rewards, log_weights=torch.zeros(1, 4))
+    assert "-inf by weight, best 3" in even.summary()
+    assert "2 by weight, best 3" in dataclasses.replace(even, log_weights=(rewards > 0).log()).summary()

@@ -1,5 +1,6 @@
 """What every algorithm gives, shows and refuses."""
 
+import numpy
 import pytest
 import torch
 
@@ -65,3 +66,39 @@ def test_models_without_a_posterior_are_refused(algorithm, tiny_flow, mild):
 
 def test_a_model_that_counts_nothing_has_no_cost(still):
     assert align.best_of_n(still, lambda z: z[:, 0], 3).nfe is None
+
+
+SAME = {
+    "tensor": lambda text, number: torch.tensor([number, number]),
+    "texts": lambda text, number: [text, text],
+    "both": lambda text, number: {"prompt": (text, text), "size": [torch.tensor([[number], [number]]), None]},
+}
+
+
+@pytest.mark.parametrize("make", SAME.values(), ids=SAME)
+def test_populations_of_the_same_conditioning_are_replicates(make, case_a, mild):
+    """Texts too, whose rows are equal and not the same."""
+    same = align.best_of_n(case_a, mild, 4, batch=2, cond=make("a cat", 1.0))
+    assert same.replicates and same.evidence().error > 0
+
+
+@pytest.mark.parametrize("cond", [["a cat", "a dog"], torch.tensor([1, 2]), {"a": ["x", "x"], "b": torch.eye(2)}])
+def test_populations_of_other_conditioning_are_not(cond, case_a, mild):
+    assert not align.best_of_n(case_a, mild, 4, batch=2, cond=cond).replicates
+
+
+def test_one_reward_given_to_each_population_is_one(case_a, mild, gentle):
+    assert align.best_of_n(case_a, [mild], 4).replicates
+    assert align.best_of_n(case_a, [mild, mild], 4, batch=2).replicates
+    assert not align.best_of_n(case_a, [mild, gentle], 4, batch=2).replicates
+
+
+@pytest.mark.parametrize("make", [numpy.float32, torch.tensor])
+def test_numbers_of_other_libraries_are_kept_as_settings_that_can_be_saved(make, case_a, mild, tmp_path):
+    for name, out in {
+        "rho": align.smc(case_a, mild, 4, 2, rho=make(0.5), ess_threshold=make(0.75)),
+        "eta": align.guide(case_a, mild, 2, 2, eta=make(0.5)),
+    }.items():
+        assert out.settings[name] == 0.5
+        out.save(tmp_path / "result")
+        assert align.Alignment.load(tmp_path / "result").settings == out.settings
