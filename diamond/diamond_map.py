@@ -83,10 +83,15 @@ class DiamondMap(Model):
         endpoint, share = self._endpoint(x_bar, s, r, x_t, t, cond)
         return torch.lerp(x_bar, endpoint, per_sample(share, x_bar))
 
+    def mean_velocity(self, x_bar: Tensor, s: Tensor, r: Tensor, x_t: Tensor, t: Tensor, *, cond: Any = None) -> Tensor:
+        """The mean velocity `(X_{s,r}(x_bar | x_t, t) - x_bar) / (r - s)`, `(B, *event)`, and its limit at `r = s`, for
+        `s < 1`; arguments as in :meth:`displace`."""
+        return (self._endpoint(x_bar, s, r, x_t, t, cond)[0] - x_bar) / per_sample(1 - s, x_bar)
+
     def inner_velocity(self, x_bar: Tensor, s: Tensor, x_t: Tensor, t: Tensor, *, cond: Any = None) -> Tensor:
         """The velocity `d/dr X_{s,r}(x_bar | x_t, t)` at `r = s`, `(B, *event)`, for `s < 1`; arguments as in
         :meth:`displace`."""
-        return (self._endpoint(x_bar, s, s, x_t, t, cond)[0] - x_bar) / per_sample(1 - s, x_bar)
+        return self.mean_velocity(x_bar, s, s, x_t, t, cond=cond)
 
     def _endpoint(
         self, x_bar: Tensor, s: Tensor, r: Tensor, x_t: Tensor, t: Tensor, cond: Any

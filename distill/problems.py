@@ -70,8 +70,7 @@ class PosteriorProblem:
         return type(self.student) is DiamondMap  # others may displace in another way
 
     def mean_velocity(self, x: Tensor, s: Tensor, r: Tensor) -> Tensor:
-        endpoint, _ = self.student._endpoint(x, s, r, self.x_t, self.t, self.cond)
-        return (endpoint - x) / per_sample(1 - s, x)
+        return self.student.mean_velocity(x, s, r, self.x_t, self.t, cond=self.cond)
 
     @torch.no_grad()
     def velocity(self, x: Tensor, s: Tensor) -> Tensor:

@@ -45,6 +45,16 @@ def test_map_moves_a_share_of_the_way_to_the_endpoint(path, randn, full, looks):
     torch.testing.assert_close(moved, x_bar + share * (endpoint - x_bar))
 
 
+def test_a_mean_velocity_is_the_displacement_by_its_time_down_to_the_velocity_where_both_meet(
+    diamond, randn, full, looks
+):
+    x_bar, s, r, t = randn(3, 2), full(0.2), full(0.7), full(0.4)
+    moved = diamond.displace(x_bar, s, r, looks, t)
+    torch.testing.assert_close(diamond.mean_velocity(x_bar, s, r, looks, t), (moved - x_bar) / 0.5)
+    near = diamond.mean_velocity(x_bar, s, s + 1e-6, looks, t)
+    torch.testing.assert_close(near, diamond.inner_velocity(x_bar, s, looks, t), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("t", [0.0, 0.4, 0.9])
 def test_maps_compose(diamond, t, randn, looks):
     x_bar = randn(3, 2)
