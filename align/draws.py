@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from torch import Tensor
 
-from diamond.model import PosteriorSampler, slice_cond
-from diamond.randomness import AntitheticNoise, Generator, SlicedNoise
+from diamond.model import PosteriorSampler, map_cond, slice_cond
+from diamond.randomness import AntitheticNoise, Generator, SlicedNoise, fresh_generator
 from diamond.validation import check_positive
 
-__all__ = ["Block", "block_slices", "check_draws", "flat_events", "leaf_of", "posterior_blocks", "row_slices"]
+__all__ = [
+    "Block",
+    "block_slices",
+    "check_cond",
+    "check_draws",
+    "check_sampler",
+    "flat_events",
+    "leaf_of",
+    "posterior_blocks",
+    "row_slices",
+    "source_of",
+]
 
 TILE = 16  # Monte Carlo draws whose noise is held at once: memory does not grow with their number
 
@@ -60,6 +71,50 @@ def check_draws(mc: int, antithetic: bool) -> None:
     check_positive("mc", mc)
     if antithetic and mc % 2:
         raise ValueError(f"mc: got {mc}, expected an even number of antithetic draws")
+
+
+def check_sampler(model: Any) -> None:
+    """Refuses a model that draws from no posterior.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not hasattr(model, "event_shape") or not (hasattr(model, "posterior") or hasattr(model, "weighted_posterior")):
+        raise ValueError(
+            f"model: got {type(model).__name__}, expected a posterior sampler; wrap a flow as diamond.GlassFlow(flow)"
+        )
+
+
+def check_cond(cond: Any, rows: int, expected: str) -> None:
+    """Refuses conditioning whose leading dimension is not `rows`, which is what was `expected`.
+
+    Raises:
+        ValueError: it is not.
+    """
+
+    def check(tensor: Tensor) -> Tensor:
+        if tensor.ndim < 1 or len(tensor) != rows:
+            raise ValueError(f"cond: got shape {tuple(tensor.shape)}, expected leading dimension {expected}")
+        return tensor
+
+    map_cond(check, cond)
+
+
+def source_of(generator: Any) -> torch.Generator | Sequence[torch.Generator]:
+    """`generator`, one or several, or a fresh one for None.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if generator is None:
+        return fresh_generator()
+    many = generator if isinstance(generator, Sequence) else [generator]
+    if not all(isinstance(one, torch.Generator) for one in many):
+        raise ValueError(
+            f"generator: got {generator!r}, expected a torch.Generator, a sequence of them or None; a seed makes one: "
+            "torch.Generator().manual_seed(seed)"
+        )
+    return generator
 
 
 def posterior_blocks(

@@ -30,10 +30,9 @@ from torch import Tensor
 
 from diamond.interpolant import per_sample
 from diamond.model import PosteriorSampler, slice_cond
-from diamond.randomness import fresh_generator
-from diamond.validation import as_times, check_choice, check_positive, check_state
+from diamond.validation import as_times, check_choice, check_state
 
-from .draws import Block, leaf_of, posterior_blocks, row_slices
+from .draws import Block, check_cond, check_draws, check_sampler, leaf_of, posterior_blocks, row_slices, source_of
 from .scoring import Reward, Scorer, check_differentiable, check_slope, scorer_of
 from .softmax_mean import SoftmaxMean, weighted_sum
 from .tempering import tempered
@@ -67,15 +66,22 @@ def value_gradient(
     Raises:
         ValueError: an argument or a reward that does not fit; a reward without a derivative where one is needed.
     """
-    check_state(x_t, model.event_shape)
     check_choice("estimator", estimator, ESTIMATORS)
+    if estimator != "plugin":
+        check_sampler(model)
+    elif not hasattr(model, "denoise"):
+        raise ValueError(f"model: got {type(model).__name__}, expected a model with a denoise method")
+    check_state(x_t, model.event_shape)
+    check_cond(cond, len(x_t), f"{len(x_t)}, as x_t has")
     scorer, t = scorer_of(reward, chunk, reward_chunk), as_times(t, x_t)
-    check_positive("mc", mc)
+    check_draws(mc, antithetic)
+    source = source_of(generator)
+    if estimator == "plugin" and antithetic:
+        raise ValueError("antithetic: got True with estimator='plugin', which takes no draws; leave one out")
+    if not len(x_t):
+        return torch.empty_like(x_t)
     if estimator == "plugin":
-        if antithetic:
-            raise ValueError("antithetic: got True with estimator='plugin', which takes no draws; leave one out")
         return _plugin(model, scorer, x_t, t, cond, cond, chunk)
-    source = fresh_generator() if generator is None else generator
     blocks = posterior_blocks(model, x_t, t, mc, cond, source, chunk, antithetic)
     return _gradient(model, scorer, x_t, t, mc, estimator, blocks, cond)
 

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from diamond.model import PosteriorSampler, map_cond, repeat_cond, slice_cond
-from diamond.randomness import SlicedNoise, fresh_generator
+from diamond.randomness import SlicedNoise
 from diamond.validation import check_positive
 
 from .account import Account
 from .alignment import Alignment, Step
-from .draws import Block, posterior_blocks, row_slices
+from .draws import Block, check_cond, posterior_blocks, row_slices, source_of
 from .processes import Processes
 from .scoring import ByPopulation, Reward, Scorer
 
@@ -83,8 +83,8 @@ class Population:
             raise ValueError(
                 f"generator: got {len(generator)} generators, expected one, or one for each of {batch} populations"
             )
-        self.generator, self.shared = self.processes.split(fresh_generator() if generator is None else generator)
-        _check_cond(cond, batch)
+        self.generator, self.shared = self.processes.split(source_of(generator))
+        check_cond(cond, batch, f"batch={batch}")
         rewards = reward if isinstance(reward, Sequence) else [reward]
         self.replicates = all(one is rewards[0] for one in rewards) and _alike(cond)
         self.cond = self.reward_cond = repeat_cond(cond, self.size, interleave=True)
@@ -282,12 +282,3 @@ def _equal(cond: Any, other: Any) -> bool:
     if isinstance(cond, (tuple, list)):
         return all(_equal(*pair) for pair in zip(cond, other, strict=True))
     return cond == other  # a text, or None
-
-
-def _check_cond(cond: Any, batch: int) -> None:
-    def check(tensor: Tensor) -> Tensor:
-        if tensor.ndim < 1 or len(tensor) != batch:
-            raise ValueError(f"cond: got shape {tuple(tensor.shape)}, expected leading dimension batch={batch}")
-        return tensor
-
-    map_cond(check, cond)

@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 
 from diamond.model import repeat_cond, slice_cond
-from diamond.randomness import SlicedNoise, fresh_generator
+from diamond.randomness import SlicedNoise
 from diamond.validation import as_times, check_positive, check_state
 from diamond.weighted_map import WeightedDiamondMap
 
-from .draws import block_slices, flat_events, leaf_of
+from .draws import block_slices, check_cond, flat_events, leaf_of, source_of
 from .gradient import drop_slopes
 from .scoring import Reward, Scorer, check_differentiable, scorer_of
 from .softmax_mean import SoftmaxMean, weighted_sum
@@ -75,8 +75,9 @@ def released_gradient(
         raise ValueError(f"model: got {type(model).__name__}, expected a diamond.WeightedDiamondMap")
     check_state(x_t, model.event_shape)
     t, rows = as_times(t, x_t), len(x_t)
+    check_cond(cond, rows, f"{rows}, as x_t has")
     scorer = scorer_of(reward, chunk)
-    noise = SlicedNoise(fresh_generator() if generator is None else generator, rows, check_positive("mc", mc))
+    noise = SlicedNoise(source_of(generator), rows, check_positive("mc", mc))
     terms = SoftmaxMean(torch.stack([x_t] * 3, dim=1))
     for part, draws in block_slices(rows, mc, chunk):
         r, slopes = _terms(model, scorer, x_t[part], t[part], slice_cond(cond, part), noise.part(part, draws), draws)

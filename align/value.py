@@ -30,11 +30,10 @@ import torch
 from torch import Tensor
 
 from diamond.model import PosteriorSampler, repeat_cond, slice_cond
-from diamond.randomness import fresh_generator
 from diamond.validation import as_times, check_choice, check_positive, check_state
 
 from .control import PlugInControl
-from .draws import TILE, Block, posterior_blocks
+from .draws import TILE, Block, check_cond, check_draws, check_sampler, posterior_blocks, source_of
 from .scoring import Reward, Scorer, reward_dtype, scorer_of
 
 __all__ = ["draw_rewards", "log_mean_weighted", "score_block", "stream_value", "value"]
@@ -80,7 +79,9 @@ def value(
         ValueError: an argument or a reward that does not fit.
     """
     scorer = scorer_of(reward, chunk, reward_chunk)
+    check_sampler(model)
     check_state(x_t, model.event_shape)
+    check_cond(cond, len(x_t), f"{len(x_t)}, as x_t has")
     t = as_times(t, x_t)
     check_positive("mc", mc, 1 if correction is None else 2)
     if correction is not None:
@@ -89,7 +90,10 @@ def value(
             raise ValueError(
                 f"mc: got {mc}, expected at least 4: the jackknife leaves out one pair of antithetic draws"
             )
-    source = fresh_generator() if generator is None else generator
+    check_draws(mc, antithetic)
+    source = source_of(generator)
+    if not len(x_t):
+        return x_t.new_empty(0, dtype=reward_dtype(x_t))
     blocks: Iterable[Block] = posterior_blocks(model, x_t, t, mc, cond, source, chunk, antithetic)
     baseline = None
     if control is not None:

@@ -5,6 +5,7 @@ import torch
 
 import align
 
+from diamond.flow import Flow
 from diamond.glass import GlassFlow
 
 
@@ -85,3 +86,40 @@ def test_what_does_not_fit_is_refused_by_name(function, case, case_a, mild, stat
     changed, message = BAD_CALLS[case]
     with pytest.raises(ValueError, match=message):
         function(**({"model": case_a, "reward": mild, "x_t": states, "t": times} | changed))
+
+
+MORE_BAD_CALLS = {
+    "a flow": ({"model": Flow(lambda x, t: x, event_shape=(2,))}, r"^model: got Flow, .*diamond.GlassFlow\(flow\)"),
+    "a network": ({"model": torch.nn.Linear(2, 2)}, "^model: got Linear, expected a posterior sampler"),
+    "few rows of cond": ({"cond": torch.zeros(3, 2)}, r"^cond: got shape \(3, 2\), expected leading dimension 4"),
+    "one row of cond": ({"cond": torch.zeros(1, 2)}, r"^cond: got shape \(1, 2\), expected leading dimension 4"),
+    "many rows of cond": ({"cond": {"a": torch.zeros(8)}}, r"^cond: got shape \(8,\), expected leading dimension 4"),
+    "a number as cond": ({"cond": torch.tensor(1.0)}, r"^cond: got shape \(\), expected leading dimension 4"),
+    "texts": ({"cond": ["a cat"]}, r"^cond: got shape \(1,\), expected leading dimension 4"),
+    "a seed": ({"generator": 5}, "^generator: got 5, expected a torch.Generator, .*manual_seed"),
+    "a word": ({"generator": "seed"}, "^generator: got 'seed', expected a torch.Generator"),
+}
+
+
+@pytest.mark.parametrize("function", [align.value, align.value_gradient])
+@pytest.mark.parametrize("changed, message", MORE_BAD_CALLS.values(), ids=MORE_BAD_CALLS)
+def test_models_conditioning_and_generators_that_do_not_fit_are_refused(
+    function, changed, message, case_a, mild, states, times
+):
+    with pytest.raises(ValueError, match=message):
+        function(**({"model": case_a, "reward": mild, "x_t": states, "t": times} | changed))
+
+
+def test_seeds_are_no_generators_for_any_algorithm(algorithm, case_a, mild):
+    with pytest.raises(ValueError, match="^generator: got 5, expected a torch.Generator"):
+        algorithm(case_a, mild, generator=5)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_no_states_have_no_values(chunk, case_a, mild, states):
+    none = states[:0]
+    for options in ({}, {"correction": "jackknife"}, {"control": "plugin"}, {"antithetic": True}):
+        found = align.value(case_a, mild, none, 0.5, 4, chunk=chunk, **options)
+        assert found.shape == (0,) and found.dtype == torch.float64
+    for estimator in ("reparam", "score", "plugin"):
+        assert align.value_gradient(case_a, mild, none, 0.5, 4, estimator, chunk=chunk).shape == (0, 2)
