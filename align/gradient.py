@@ -4,7 +4,9 @@ r"""The gradient of the value of a noisy state, in three ways.
   :math:`\sum_k \mathrm{softmax}(r)_k \, \nabla_x r(z^k)`;
 * `score`, for rewards without a derivative: :math:`\nabla V_t = \frac{\alpha_t}{\sigma_t^2} (E_w[z] - E[z])` with
   weights :math:`w \propto \exp r(z)`. Both means are over the same draws: the error that they share cancels, which is
-  why the plain mean is taken and not the denoiser's (:math:`\mathrm{Var}` falls by that of a mean of K draws);
+  why the plain mean is taken and not the denoiser's (:math:`\mathrm{Var}` falls by that of a mean of K draws). The
+  price is a bias to zero: :math:`E[e^{\hat V} g] = (1 - \tfrac1K) \nabla e^{V_t}`, so that for a mild reward the mean
+  gradient is too short by that factor. Antithetic draws from a symmetric posterior escape it;
 * `plugin`, :math:`\nabla_x r(D_t(x))`, the reward at the posterior mean: diffusion posterior sampling (DPS).
 
 All are accumulated over blocks of draws, so that memory depends on `chunk` and not on their number. Draws with weights

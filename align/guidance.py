@@ -85,11 +85,12 @@ def guide(
 ) -> Alignment:
     """Samples of the tilted law by its guided flow.
 
-    The law is `p(z) exp(r(z)) / Z` in the limit of many steps and many draws. Finite `mc` biases it towards too high
-    rewards and too little spread ("reparam" with `mc=1` follows the mean gradient of r), "plugin" does so for good, and
-    a `scale`, `strength` or `interval` of one's own changes it to no named law. `correct` weighs the samples towards the
-    tilt of the law that the same steps sample without guidance; it only weighs, and the weights of many steps or of a hard
-    reward collapse: :func:`align.smc` with a gradient proposal resamples on the way.
+    The law is `p(z) exp(r(z)) / Z` in the limit of many steps and many draws. Finite `mc` biases "reparam" towards too
+    high rewards and too little spread (with `mc=1` it follows the mean gradient of r), and "score" towards too low ones
+    (of a mild one it follows the share `1 - 1 / mc`, or all of it with antithetic draws). "plugin" goes too high for
+    good, and a `scale`, `strength` or `interval` of one's own changes it to no named law. `correct` weighs the samples
+    towards the tilt of the law that the same steps sample without guidance; it only weighs, and the weights of many steps
+    or of a hard reward collapse: :func:`align.smc` with a gradient proposal resamples on the way.
 
     Arguments:
         model: any posterior sampler.

@@ -44,3 +44,21 @@ def test_more_scale_climbs_higher(case_a, mild, seeded):
         align.guide(case_a, mild, 400, 16, 4, scale=scale, generator=seeded()).rewards.mean() for scale in (0, 0.5, 1)
     )
     assert low < middle < high
+
+
+@pytest.mark.parametrize(
+    "mc, antithetic, share", [(2, False, 0.5), (4, False, 0.75), (16, False, 0.9375), (2, True, 1)]
+)
+def test_the_score_estimator_follows_a_share_of_a_mild_reward(mc, antithetic, share, normal_law, seeded, check_mean):
+    """`1 - 1 / mc` of what the derivative of a linear reward does on a Gaussian, exactly to first order; the mean of
+    mirror images is exact, and nothing is lost. All walks share their noise."""
+    model = normal_law([0.3], [[1.0]])
+
+    def walk(slope, **options):
+        options = {"interval": (0.01, 1.0), "antithetic": antithetic, "generator": seeded(1), **options}
+        return align.guide(model, lambda z: slope * z[:, 0], 4000, 5, mc, **options).samples[0]
+
+    plain = walk(0.0, estimator="score")
+    whole = walk(0.1) - walk(0.0)
+    check_mean(walk(0.1, estimator="score") - plain, share * whole.mean(0), limit=4, slack=1e-4)
+    assert float(whole.mean()) > 0.05
