@@ -15,30 +15,24 @@ the map's own diagonal stands for it.
 
 from __future__ import annotations
 
-import math
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
-
-import torch
 
 from torch import Tensor, nn
 
 from diamond.diamond_map import DiamondMap
 from diamond.flow import Flow
 from diamond.flow_map import FlowMap
-from diamond.glass import GlassFlow
 from diamond.interpolant import Interpolant
 from diamond.mixture import GaussianMixtureFlow
 from diamond.model import Model
-from diamond.nets import Network, ResidualMLP, Whitened, grow, labels_of
-from diamond.randomness import seeded
+from diamond.nets import labels_of
 
 from .objectives import FlowObjective, MapObjective
 from .perceptual import Perceptual
 from .shares import shares_of, usual_loss
+from .students import flow_of, frozen, perceptron_for, student_of
 from .training.batches import Batches
 from .training.trainer import Schedule, train
 
@@ -89,7 +83,7 @@ def train_flow(
     plan, options = _planned(steps, training)
     batches = _batches(net, data, labels, label_dropout=label_dropout, flip=flip, workers=workers)
     if net is None:
-        net = _network_for(batches, interpolant, plan.seed)
+        net = perceptron_for(batches, interpolant, plan.seed)
     flow = Flow(net, interpolant, batches.event_shape, prediction)
     flow.metadata = {**(metadata or {}), "steps": steps, "seed": plan.seed}
     _check_fit(flow, batches)
@@ -148,7 +142,7 @@ def distill(
     Raises:
         ValueError: a teacher, data, or settings that do not fit.
     """
-    source = _flow_of(teacher)
+    source = flow_of(teacher)
     objective = MapObjective(
         source,
         loss,
@@ -188,7 +182,7 @@ def distill_flow_map(
     """Distils the probability-flow ODE of `teacher` into a deterministic flow map, or trains one from data alone;
     arguments as in :func:`distill`, with a network made with `times=1`, and uniform times. Because a look-ahead starts at
     any time, at most half of the pairs start at 0 by default."""
-    source = _flow_of(teacher)
+    source = flow_of(teacher)
     if from_zero is None:
         from_zero = min(0.5, shares_of(loss or usual_loss(supervision), to_one=to_one).from_zero)
     objective = MapObjective(
@@ -228,10 +222,10 @@ def _distil(
     if source is not None:
         if interpolant is not None:
             raise ValueError(f"interpolant: got {interpolant} beside a teacher, which has its own path, expected None")
-        interpolant, net = source.interpolant, net or _student(source, plan.seed, **inputs)
+        interpolant, net = source.interpolant, net or student_of(source, plan.seed, **inputs)
     batches = _batches(net, data, labels, label_dropout=label_dropout, flip=flip, workers=workers)
     if net is None:
-        net = _network_for(batches, interpolant, plan.seed, **inputs)
+        net = perceptron_for(batches, interpolant, plan.seed, **inputs)
     model = kind(net, interpolant, batches.event_shape if source is None else source.event_shape)
     _check_fit(model, batches)
     known = {} if source is None else {name: source.metadata[name] for name in OF_DATA if name in source.metadata}
@@ -239,7 +233,7 @@ def _distil(
         **known, **(metadata or {}), "loss": objective.loss, "supervision": objective.supervision, "steps": steps,
         "seed": plan.seed,
     }  # fmt: skip
-    with _frozen(source):
+    with frozen(source):
         return train(model, objective, batches, plan, description=description, **options)
 
 
@@ -248,50 +242,6 @@ def _planned(steps: int, training: dict[str, Any]) -> tuple[Schedule, dict[str, 
     known = {field.name for field in fields(Schedule)}
     plan = Schedule(steps=steps, **{name: value for name, value in training.items() if name in known})
     return plan, {name: value for name, value in training.items() if name not in known}
-
-
-@contextmanager
-def _frozen(source: Model | None) -> Iterator[None]:
-    """The teacher in evaluation mode and without gradients, until the end."""
-    wanted = {} if source is None else {p: p.requires_grad for p in source.parameters()}
-    try:
-        if source is not None:
-            source.eval().requires_grad_(False)
-        yield
-    finally:
-        for parameter, value in wanted.items():
-            parameter.requires_grad_(value)
-
-
-def _flow_of(teacher: Model | None) -> Model | None:
-    if teacher is None:
-        return None
-    flow = teacher.flow if isinstance(teacher, GlassFlow) else teacher
-    if not isinstance(flow, (Flow, GaussianMixtureFlow)):
-        raise ValueError(f"teacher: got a {type(flow).__name__}, expected a Flow, a GlassFlow or a GaussianMixtureFlow")
-    return flow
-
-
-def _student(source: Model, seed: int, states: int, times: int) -> nn.Module:
-    if isinstance(source, Flow):
-        if source.prediction != "velocity" or not isinstance(source.net, Network):
-            raise ValueError(
-                "net: got None, but the teacher's network cannot grow into a map's: it is not one of diamond.nets that "
-                "predicts the velocity; expected a network made with the further states and times"
-            )
-        with seeded(seed):
-            return grow(source.net, states, times)
-    return _network_for(Batches(source), source.interpolant, seed, width=128, states=states, times=times)
-
-
-def _network_for(
-    batches: Batches, interpolant: Interpolant | None, seed: int, width: int = 256, **inputs: int
-) -> Network:
-    """A perceptron in whitened coordinates; a few thousand samples tell the mean and covariance."""
-    generator = torch.Generator().manual_seed(seed)
-    with seeded(seed):
-        inner = ResidualMLP((math.prod(batches.event_shape),), width, **inputs)
-        return Whitened(inner, batches.event_shape, interpolant, batches.draw(4096, generator)[0])
 
 
 def _batches(net: Any, data: Any, labels: Tensor | None, *, label_dropout: float, **options: Any) -> Batches:

@@ -1,0 +1,83 @@
+"""What a distillation starts from: the teacher's flow, and a network for the student.
+
+A student's network is the teacher's own, grown by the inputs that a map has and silent in them, so that the map begins as the
+teacher on its diagonal. Where there is nothing to grow, it is a perceptron in coordinates in which the data are white.
+"""
+
+from __future__ import annotations
+
+import math
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from torch import nn
+
+from diamond.flow import Flow
+from diamond.glass import GlassFlow
+from diamond.interpolant import Interpolant
+from diamond.mixture import GaussianMixtureFlow
+from diamond.model import Model
+from diamond.nets import Network, ResidualMLP, Whitened, grow
+from diamond.randomness import seeded
+
+from .training.batches import Batches
+
+__all__ = ["flow_of", "frozen", "perceptron_for", "student_of"]
+
+
+@contextmanager
+def frozen(source: Model | None) -> Iterator[None]:
+    """The teacher in evaluation mode and without gradients, until the end."""
+    wanted = {} if source is None else {p: p.requires_grad for p in source.parameters()}
+    try:
+        if source is not None:
+            source.eval().requires_grad_(False)
+        yield
+    finally:
+        for parameter, value in wanted.items():
+            parameter.requires_grad_(value)
+
+
+def flow_of(teacher: Model | None) -> Model | None:
+    """The flow or mixture that `teacher` is, or that the GLASS flow is made of; None for None.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if teacher is None:
+        return None
+    flow = teacher.flow if isinstance(teacher, GlassFlow) else teacher
+    if not isinstance(flow, (Flow, GaussianMixtureFlow)):
+        raise ValueError(f"teacher: got a {type(flow).__name__}, expected a Flow, a GlassFlow or a GaussianMixtureFlow")
+    return flow
+
+
+def student_of(source: Model, seed: int, states: int, times: int) -> nn.Module:
+    """The network of a flow, grown by further `states` and `times`, or a perceptron for a mixture.
+
+    Raises:
+        ValueError: the flow's network cannot grow, or predicts something else than the velocity.
+    """
+    if isinstance(source, Flow):
+        if source.prediction != "velocity" or not isinstance(source.net, Network):
+            raise ValueError(
+                "net: got None, but the teacher's network cannot grow into a map's: it is not one of diamond.nets that "
+                "predicts the velocity; expected a network made with the further states and times"
+            )
+        with seeded(seed):
+            return grow(source.net, states, times)
+    return perceptron_for(Batches(source), source.interpolant, seed, width=128, states=states, times=times)
+
+
+def perceptron_for(
+    batches: Batches, interpolant: Interpolant | None, seed: int, width: int = 256, **inputs: int
+) -> Network:
+    """A perceptron in whitened coordinates; a few thousand samples tell the mean and covariance.
+    `inputs` are those of a map."""
+    generator = torch.Generator().manual_seed(seed)
+    with seeded(seed):
+        inner = ResidualMLP((math.prod(batches.event_shape),), width, **inputs)
+        return Whitened(inner, batches.event_shape, interpolant, batches.draw(4096, generator)[0])
