@@ -14,10 +14,11 @@ in the neighbourhood of each outer time: with :math:`\kappa_{ij} = e^{-(t_i - t_
 .. math:: D^2 = \frac{1}{L} \sum_l \sum_{i \ne j} \kappa_{ij} \left( |\phi_l(a_i) - \phi_l(b_j)| + |\phi_l(b_i) - \phi_l(a_j)|
     - |\phi_l(a_i) - \phi_l(a_j)| - |\phi_l(b_i) - \phi_l(b_j)| \right) .
 
-It estimates without bias the squared maximum mean discrepancy of `(t, a)` and `(t, b)` under the kernel
-:math:`\kappa \, (|\phi| + |\phi'| - |\phi - \phi'|)`, whose first terms cancel as `a` and `b` have their times in common. Both
-come from one noise as well, which makes the estimate far less noisy than one of independent draws, and so it may weigh
-far more than the pairs' own errors.
+Given the times, and up to its two divisors, which are the batch's own, it estimates without bias the squared maximum mean
+discrepancy of `(t, a)` and `(t, b)` under the kernel :math:`\kappa \, (|\phi| + |\phi'| - |\phi - \phi'|)`, whose first terms
+cancel as `a` and `b` have their times in common: two rows are independent, and one row's own :math:`a_i, b_i`, which are not,
+are never compared. Both come from one noise as well, which makes the estimate far less noisy than one of independent draws,
+and so it may weigh far more than the pairs' own errors.
 
 The target is a function of the noise and no draw given it, so that the exact map is a zero of both as it is of the
 mean square, whatever the features: they change what a network that cannot reach it gives up first. Samples should then
@@ -57,7 +58,8 @@ class Perceptual:
         features: a frozen module in evaluation mode, or a function, from `(B, *event)` to a sequence of `(B, ...)`, one or
             more; differentiable.
         weight: of the distance, beside a mean square over entries.
-        law: weight of the discrepancy of the laws, beside the mean loss of a batch; 0 for none. Some 30 were worth having.
+        law: weight of the discrepancy of the laws, a number without unit that is added to the loss of a batch, whatever its
+            shares and its weighting; 0 for none. Some 30 were worth having beside adaptive losses.
 
     Raises:
         ValueError: `features` cannot be called, `weight` is not a positive number, or `law` is negative.
@@ -87,15 +89,20 @@ class Perceptual:
 
     def discrepancy(self, samples: Tensor, targets: Tensor, t: Tensor) -> Tensor:
         """The weighted squared discrepancy of the laws of `samples` and `targets` `(B, *event)`, pairs from one noise, at
-        outer times `t` `(B,)`: a scalar, of either sign, differentiable in `samples`; 0 for a single pair."""
+        outer times `t` `(B,)`: a scalar, of either sign, differentiable in `samples`, in float32 or better; 0 for less than
+        two pairs."""
+        if len(samples) < 2:  # of which features need not know a thing
+            return samples.new_zeros(())
         with torch.no_grad():
             theirs = self._seen(targets.detach())
-        near = (-(t[:, None] - t).float().square() / (2 * NEAR**2)).exp().fill_diagonal_(0)
+        wide = torch.promote_types(samples.dtype, torch.float32)
+        near = (-(t[:, None] - t).to(wide).square() / (2 * NEAR**2)).exp().fill_diagonal_(0)
         near = near / near.sum().clamp_min(TINY)
-        total = torch.zeros((), device=samples.device)
+        total = samples.new_zeros((), dtype=wide)
         for one, other in zip(self._seen(samples), theirs, strict=True):
-            size = _sum(other).float().mean().sqrt() + TINY
-            a, b = one.flatten(1).float() / size, other.flatten(1).float() / size
+            one, other = one.flatten(1).to(wide), other.flatten(1).to(wide)
+            middle, size = other.mean(0), _sum(other).mean().sqrt() + TINY
+            a, b = (one - middle) / size, (other - middle) / size  # products of what is centred keep their digits
             across = torch.cdist(a, b)
             total = total + (near * (across + across.mT - torch.cdist(a, a) - torch.cdist(b, b))).sum()
         return self.law * total / len(theirs)

@@ -86,7 +86,51 @@ def test_its_gradient_is_finite_where_samples_meet_and_reaches_them_alone(seeded
     a = (b + 1).requires_grad_()
     Perceptual(as_they_are, law=1.0).discrepancy(a, b, torch.zeros(6)).backward()
     assert float(a.grad.sum()) > 0  # back towards `b`
-    assert float(Perceptual(as_they_are, law=1.0).discrepancy(a[:1], b[:1], torch.zeros(1))) == 0
+
+
+def in_words(a, b, t):
+    """The definition, pair by pair."""
+    size, total, weights = b.square().sum(1).mean().sqrt(), 0.0, 0.0
+    for i in range(len(a)):
+        for j in range(len(a)):
+            if i != j:
+                near = torch.exp(-((t[i] - t[j]) ** 2) / (2 * 0.15**2))
+                across = (a[i] - b[j]).norm() + (b[i] - a[j]).norm()
+                total = total + near * (across - (a[i] - a[j]).norm() - (b[i] - b[j]).norm())
+                weights = weights + near
+    return total / weights / size
+
+
+@pytest.mark.parametrize(("kind", "far", "error"), [(torch.float64, 0.0, 1e-11), (torch.float32, 100.0, 1e-4)])
+def test_value_and_gradient_keep_their_digits_also_far_from_the_origin(kind, far, error, seeded):
+    b = torch.randn(30, 8, dtype=torch.float64, generator=seeded()) + far
+    t = torch.rand(30, dtype=torch.float64, generator=seeded(1))
+    a, exact = (b + 0.1).to(kind).requires_grad_(), (b + 0.1).requires_grad_()
+    found, expected = Perceptual(as_they_are, law=1.0).discrepancy(a, b.to(kind), t), in_words(exact, b, t)
+    assert found.dtype == kind
+    torch.testing.assert_close(found.double(), expected, rtol=error, atol=0)
+    found.backward()
+    expected.backward()
+    assert (a.grad.double() - exact.grad).norm() < error * exact.grad.norm()
+
+
+def test_half_precision_is_left_for_the_single_one(seeded):
+    b, noise = torch.randn(2, 12, 3, generator=seeded()).bfloat16()
+    t = torch.rand(12, generator=seeded(1))
+    found = Perceptual(as_they_are, law=1.0).discrepancy(noise, b, t)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, in_words(noise.float(), b.float(), t), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_of_less_than_two_pairs_there_is_none_and_features_are_not_asked(rows):
+    def features(z):
+        pytest.fail("features were asked")
+
+    found = Perceptual(features, law=1.0).discrepancy(
+        torch.ones(rows, 2, 2), torch.zeros(rows, 2, 2), torch.zeros(rows)
+    )
+    assert found == 0 and found.shape == ()
 
 
 @pytest.fixture
