@@ -45,21 +45,26 @@ class Muon(torch.optim.AdamW):
     """
 
     def __init__(self, matrices: Iterable[nn.Parameter], others: Iterable[nn.Parameter], **options: Any) -> None:
-        groups = [{"params": list(others)}, {"params": list(matrices)}]
-        self.matrices = 1 if groups[0]["params"] else 0
+        groups: list[dict[str, Any]] = [{"params": list(others)}, {"params": list(matrices), "turned": True}]
         super().__init__([group for group in groups if group["params"]], **options)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Moves every parameter that has a gradient. The matrices' gradients are None afterwards."""
-        for group in self.param_groups[self.matrices :]:
+        """Moves every parameter that has a gradient, and gives what `closure`, which finds the gradients anew, returned. The
+        matrices' gradients are None afterwards."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
             alike = defaultdict(list)
-            for parameter in group["params"]:
+            for parameter in group["params"] if group.get("turned") else ():
                 if parameter.grad is not None:
                     alike[parameter.flatten(1).shape, parameter.device].append(parameter)
             for parameters in alike.values():
                 self._turn(parameters, group["lr"])
-        return super().step(closure)
+        super().step()
+        return loss
 
     def _turn(self, parameters: list[nn.Parameter], rate: float) -> None:
         """A step of matrices of one shape, together."""
@@ -92,10 +97,12 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 def matrices_of(module: nn.Module) -> list[nn.Parameter]:
-    """The weights of linear and convolutional layers with at least 16 inputs and outputs, each once, in order."""
+    """The weights of linear and convolutional layers with at least 16 inputs and outputs, each once, in order; not of those
+    whose channels are in groups, which hold several matrices."""
     found: dict[int, nn.Parameter] = {}
     for layer in module.modules():
-        weight = layer.weight if isinstance(layer, LAYERS) else None
+        whole = isinstance(layer, LAYERS) and getattr(layer, "groups", 1) == 1
+        weight = layer.weight if whole else None
         if isinstance(weight, nn.Parameter) and min(weight.flatten(1).shape) >= LEAST:
             found.setdefault(id(weight), weight)
     return list(found.values())

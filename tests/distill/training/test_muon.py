@@ -1,5 +1,7 @@
 """Muon: its matrices against their polar factors, which parameters it turns, AdamW's steps for the rest, and resuming."""
 
+import copy
+
 import pytest
 import torch
 
@@ -78,6 +80,57 @@ def test_everything_else_takes_the_steps_of_adamw(seeded):
         both.step()
         plain.step()
     assert torch.equal(bias, alone) and bool((bias != 0).all())
+
+
+def learner():
+    with randomly(0):
+        net = nn.Sequential(nn.Linear(16, 32), nn.SiLU(), nn.Linear(32, 16))
+    matrices = matrices_of(net)
+    return net, Muon(matrices, [net[0].bias, net[2].bias], **OPTIONS)
+
+
+def learn(net, optimizer, x, **closure):
+    def loss():
+        optimizer.zero_grad()
+        value = net(x).square().mean()
+        value.backward()
+        return value
+
+    return optimizer.step(loss) if closure else (loss(), optimizer.step())[0]
+
+
+def test_a_closure_is_asked_for_the_gradients_before_any_step(seeded):
+    x = torch.randn(8, 16, generator=seeded())
+    (one, first), (other, second) = learner(), learner()
+    for _ in range(3):
+        assert torch.equal(learn(one, first, x), learn(other, second, x, closure=True))
+    assert all(torch.equal(*pair) for pair in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_a_copy_and_a_restored_optimizer_go_on_alike(seeded):
+    x = torch.randn(8, 16, generator=seeded())
+    (net, optimizer), (restored, anew) = learner(), learner()
+    learn(net, optimizer, x)
+    copied, again = copy.deepcopy((net, optimizer))
+    restored.load_state_dict(net.state_dict())
+    anew.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for pair in ((net, optimizer), (copied, again), (restored, anew)):
+        learn(*pair, x)
+    for other in (copied, restored):
+        assert all(torch.equal(*pair) for pair in zip(net.parameters(), other.parameters(), strict=True))
+
+
+def test_parameters_that_come_later_are_for_adamw():
+    _, optimizer = learner()
+    later = nn.Parameter(torch.zeros(3))
+    optimizer.add_param_group({"params": [later]})
+    later.grad = torch.tensor([1.0, -2.0, 3.0])
+    optimizer.step()
+    torch.testing.assert_close(later.detach(), torch.tensor([-1e-2, 1e-2, -1e-2]))
+
+
+def test_weights_in_groups_of_channels_are_no_matrices():
+    assert not matrices_of(nn.Conv2d(32, 32, 7, groups=32)) and len(matrices_of(nn.Conv2d(32, 32, 7))) == 1
 
 
 def test_layers_with_few_inputs_or_outputs_embeddings_and_norms_are_no_matrices():
