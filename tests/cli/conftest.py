@@ -5,10 +5,12 @@ import shlex
 import signal
 import sys
 import time
+import traceback
 
 from pathlib import Path
 
 import pytest
+import torch
 
 from typer.testing import CliRunner
 
@@ -40,17 +42,14 @@ def diamond():
 @pytest.fixture
 def interrupted(here):
     """Runs a command line in a process of its own, sends it Ctrl-C once it has `begun`, a function that tells, and gives
-    its exit code and what it said on stderr. The process is forked from this one: a new one takes seconds to import all.
-    """
+    its exit code and what it said on stderr."""
 
     def run(line, begun, seconds=300):
-        process, deadline = os.fork(), time.monotonic() + seconds
-        if not process:
-            _run_and_exit(line)
-        while not begun() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        os.kill(process, signal.SIGINT)
+        process, deadline, told = _started(line), time.monotonic() + seconds, False
         while not (ended := os.waitpid(process, os.WNOHANG))[0]:
+            if not told and begun():
+                os.kill(process, signal.SIGINT)
+                told = True
             if time.monotonic() > deadline:
                 os.kill(process, signal.SIGKILL)
             time.sleep(0.02)
@@ -61,22 +60,36 @@ def interrupted(here):
     return run
 
 
-def _run_and_exit(line):
+def _started(line):
+    """A process forked from this one, as a new one takes seconds to import all; but a new one where there is an accelerator,
+    of which a fork can make no use. Ctrl-C is not ignored in it, as it is behind a shell's `&`."""
+    words = shlex.split(line)
+    if torch.accelerator.is_available():
+        said = (os.POSIX_SPAWN_OPEN, 2, "stderr", os.O_WRONLY | os.O_CREAT, 0o644)
+        command = [sys.executable, "-m", "diamond.cli", *words]
+        return os.posix_spawn(sys.executable, command, os.environ, file_actions=[said], setsigdef=[signal.SIGINT])
+    process = os.fork()
+    if not process:
+        _run_and_exit(words)
+    return process
+
+
+def _run_and_exit(words):
     code = 1
     try:
-        import torch
-
         from diamond.cli import main
 
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # not ignored, as it is behind a shell's `&`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         torch.set_num_threads(1)
-        sys.argv, sys.stderr = ["diamond", *shlex.split(line)], Path("stderr").open("w", encoding="utf-8")
+        sys.argv, sys.stderr = ["diamond", *words], Path("stderr").open("w", encoding="utf-8")
         main()
     except SystemExit as end:
         code = end.code
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(code if isinstance(code, int) else 1)  # on no account the rest of the tests
 
 
 @pytest.fixture(scope="session")
