@@ -142,7 +142,7 @@ def _refined_once(
         if "perceptual" in settings:
             features = features_of(data, run.out / "features.safetensors", run.seed)
             settings["perceptual"] = distill.Perceptual(features, settings["perceptual"], settings.pop("law", 0.0))
-        seed = run.seed + index  # other batches than the round before
+        seed = run.seed + index  # other batches than the round before it
         return distill.distill(teacher, data.images, network(), labels=data.labels, seed=seed, **settings)
 
     def empty() -> diamond.DiamondMap:
@@ -183,7 +183,7 @@ class Stage:
         out, began = run.out / f"{self.name}.ckpt", time.perf_counter()
         state = Path(f"{out}.state")
         if out.is_file() and (settled or not state.is_file()):
-            return diamond.load(out)
+            return self._timed(diamond.load(out), out)
         limit: Any = nullcontext()
         if steps is None:
             steps = planned_steps(out.with_suffix(".plan.json"), seconds, lambda n: self.train(steps=n, progress=False))
@@ -197,8 +197,13 @@ class Stage:
             if not getattr(limit, "passed", False):
                 raise
             model = self._salvaged(state) if state.is_file() else diamond.load(out)
-        model.metadata |= {"minutes": round(_seconds_of(out) / 60, 1), "machine": machine()}
-        model.save(out)
+        return self._timed(model, out)
+
+    def _timed(self, model: Any, out: Path) -> Any:
+        """The model in `out`, which notes how long it took and where, even if a kill came before that was written."""
+        if "minutes" not in model.metadata:
+            model.metadata |= {"minutes": round(_seconds_of(out) / 60, 1), "machine": machine()}
+            model.save(out)
         return diamond.load(out)
 
     def _salvaged(self, state: Path) -> Any:

@@ -173,6 +173,20 @@ def test_shares_of_the_time_must_leave_some_for_each_stage(tmp_path):
             command.main(mnist.RECIPE, "a recipe", 1.0, ["--teacher-share", share, "--out", str(tmp_path)])
 
 
+def test_a_model_whose_last_note_a_kill_prevented_is_noted_later(trained, data, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    teacher = diamond.load(tmp_path / "teacher.ckpt")
+    known = {teacher.metadata.pop(name) for name in ("minutes", "machine")}
+    teacher.save(tmp_path / "teacher.ckpt")
+    again = train_teacher(SMALL, data, run(tmp_path, steps=(4, 8)))
+    assert {again.metadata[name] for name in ("minutes", "machine")} == known
+
+
+def test_more_numbers_of_steps_than_rounds_are_refused(tmp_path):
+    with pytest.raises(SystemExit, match="^--refine-steps: got 3 numbers, expected at most one for each of 2 rounds"):
+        command.main(mnist.RECIPE, "a recipe", 1.0, ["--refine-steps", "1", "2", "3", "--out", str(tmp_path)])
+
+
 def test_a_recipe_without_a_refined_map_says_so(tmp_path):
     with pytest.raises(SystemExit, match="^--stage: got refine, but the recipe of digits has no refined map"):
         command.main(digits.RECIPE, "a recipe", 1.0, ["--stage", "refine", "--out", str(tmp_path)])
