@@ -52,7 +52,7 @@ NEAR = 0.15  # h: outer times within which errors count as common
 
 
 class Perceptual:
-    """A distance of clean samples, to be added to the mean square of their difference.
+    """Distances of clean samples, to be added to the mean square of their difference.
 
     Arguments:
         features: a frozen module in evaluation mode, or a function, from `(B, *event)` to a sequence of `(B, ...)`, one or

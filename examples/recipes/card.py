@@ -50,7 +50,8 @@ def card_of(model: Any, name: str, recipe: Recipe, figures: dict[str, Any]) -> s
     trained = f"{_steps(known)}, {_told(training)}; {known['minutes']} minutes"
     seen = training
     if "before" in known:
-        trained, seen = _told_rounds(recipe, training, [*known["before"], known]), {**training, **recipe.refine[-1]}
+        trained = _told_rounds(recipe, training, [*known["before"], known])
+        seen = {**training, **recipe.refine[len(known["before"]) - 1]}
     lines = [
         f"# {name}", "", f"{what} `diamond.load({name!r})` reads it.", "",
         "## Data", "", f"`{recipe.data}`, images {'x'.join(map(str, model.event_shape))} in [-1, 1], the training split "
@@ -73,7 +74,8 @@ def _told_rounds(recipe: Recipe, training: dict[str, Any], rounds: list[dict[str
     for known, more in zip(rounds, ({}, *recipe.refine), strict=False):
         settings = {**training, **more}
         changed = {key: value for key, value in settings.items() if before.get(key) != value}
-        told.append(f"{_steps(known)}, {_told(changed)}; {known['minutes']} minutes")
+        left_out = [f"no {key}" for key in before if key not in settings]
+        told.append(", ".join([_steps(known), _told(changed), *left_out]) + f"; {known['minutes']} minutes")
         before = settings
     told[1] = f"by a network of {recipe.blocks} blocks that goes on from there, {told[1]}"
     return "; then, ".join(told)

@@ -142,7 +142,7 @@ def _refined_once(
         if "perceptual" in settings:
             features = features_of(data, run.out / "features.safetensors", run.seed)
             settings["perceptual"] = distill.Perceptual(features, settings["perceptual"], settings.pop("law", 0.0))
-        seed = run.seed + index  # other batches than the round before it
+        seed = run.seed + index  # each further round meets other batches
         return distill.distill(teacher, data.images, network(), labels=data.labels, seed=seed, **settings)
 
     def empty() -> diamond.DiamondMap:

@@ -137,7 +137,9 @@ def test_cards_tell_what_is_shipped(trained, monkeypatch):
 def test_a_refined_map_is_a_deeper_network_that_goes_on_from_the_first(trained, data, tmp_path, monkeypatch):
     monkeypatch.setattr("examples.recipes.features.STEPS", 2)
     first_round = {"perceptual": 0.3, "times": "early", "learning_rate": 1e-9}
-    recipe = replace(SMALL, blocks=4, refine=(first_round, {**first_round, "law": 30.0, "optimizer": "muon"}))
+    recipe = replace(SMALL, blocks=4, refine=(
+        {**first_round, "points": 4}, {**first_round, "law": 30.0, "optimizer": "muon"},
+    ))  # fmt: skip
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     teacher, first = (diamond.load(tmp_path / f"{name}.ckpt") for name in ("teacher", "map"))
     refined = refine_map(recipe, data, teacher, first, run(tmp_path, steps=(4, 8, 2, 3)))
@@ -162,7 +164,7 @@ def test_a_refined_map_is_a_deeper_network_that_goes_on_from_the_first(trained, 
         "8 steps, seed 0, batch 8" in card
         and "by a network of 4 blocks that goes on from there, 2 steps, seed 0, " in card
     )
-    assert "then, 3 steps, seed 1, law 30.0, optimizer muon; " in card
+    assert "then, 3 steps, seed 1, law 30.0, optimizer muon, no points; " in card
     assert "perceptual 0.3" in card and "another classifier" in card
     assert len(diamond.load(tmp_path / "weights" / "digits.safetensors").net.net.blocks) == 4
 
