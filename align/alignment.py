@@ -192,7 +192,9 @@ class Alignment:
         """
         tensors, header = read_tensors(path)
         if header.get("kind") != "alignment":
-            raise ValueError(f"{path}: it holds a {header.get('kind')}, expected an alignment")
+            raise ValueError(
+                f"{path}: it holds a {header.get('kind')}, expected an alignment; a model is loaded with diamond.load"
+            )
         named = {name: value for name, value in tensors.items() if name.startswith("components.")}
         plain = {name: value for name, value in tensors.items() if name not in named}
         try:

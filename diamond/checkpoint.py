@@ -44,6 +44,12 @@ WEIGHTED = (
     "data_std",
 )  # what a WeightedDiamondMap is made with, besides its flow map
 
+OTHERS = {  # what else is written in this format, and who reads it
+    "alignment": "an alignment, expected a model; load it with align.Alignment.load",
+    "Judge": "a Judge, expected a model; load it with diamond.judges.load",
+    "training state": "a training state, expected a model; the same training goes on from it with resume=True",
+}
+
 
 def save(model: Model, path: str | Path, dtype: torch.dtype | None = None) -> None:
     """Writes `model` to `path` (any extension).
@@ -73,9 +79,12 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Any:
 
     Raises:
         FileNotFoundError: there is no such file or name.
-        ValueError: the file is not one of ours: truncated, foreign, a pickle, or of a later format.
+        ValueError: the file is not one of ours: truncated, foreign, a pickle, or of a later format; or it holds something
+            else than a model.
     """
     stored, header = read_tensors(path)
+    if (kind := str(header.get("kind"))) in OTHERS:
+        raise ValueError(f"{path}: it holds {OTHERS[kind]}")
     tensors = {name: value.float() if value.dtype in HALVES else value for name, value in stored.items()}
     dtype = next((value.dtype for value in tensors.values() if value.is_floating_point()), torch.float32)
     try:

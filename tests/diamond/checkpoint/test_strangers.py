@@ -127,3 +127,13 @@ def test_a_network_that_is_not_known_is_refused(flow, change, tmp_path):
     write_tensors(tmp_path / "spoilt", tensors, header)
     with pytest.raises(ValueError, match="(its tensors do not fit|net: got 'UNet')"):
         load(tmp_path / "spoilt")
+
+
+OTHERS = {"alignment": "align.Alignment.load", "Judge": "diamond.judges.load", "training state": "resume=True"}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_file_of_ours_that_is_no_model_is_told_by_its_kind(kind, tmp_path):
+    write_tensors(tmp_path / "other", {"a": torch.ones(2)}, {"kind": kind, "config": {}})
+    with pytest.raises(ValueError, match=f"other: it holds an? {kind}, expected a model.*{OTHERS[kind]}"):
+        load(tmp_path / "other")
