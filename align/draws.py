@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diamond.model import PosteriorSampler, map_cond, slice_cond
-from diamond.randomness import AntitheticNoise, Generator, SlicedNoise, fresh_generator
+from diamond.randomness import AntitheticNoise, Generator, SlicedNoise, check_generators, fresh_generator
 from diamond.validation import check_positive
 
 __all__ = [
@@ -106,15 +106,7 @@ def source_of(generator: Any) -> torch.Generator | Sequence[torch.Generator]:
     Raises:
         ValueError: it is none of these.
     """
-    if generator is None:
-        return fresh_generator()
-    many = generator if isinstance(generator, Sequence) else [generator]
-    if not all(isinstance(one, torch.Generator) for one in many):
-        raise ValueError(
-            f"generator: got {generator!r}, expected a torch.Generator, a sequence of them or None; a seed makes one: "
-            "torch.Generator().manual_seed(seed)"
-        )
-    return generator
+    return fresh_generator() if generator is None else check_generators(generator)
 
 
 def posterior_blocks(

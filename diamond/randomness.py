@@ -15,13 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
 from torch import Tensor
 
-__all__ = ["AntitheticNoise", "Generator", "SlicedNoise", "fresh_generator", "normal", "seeded", "uniform"]
+__all__ = [
+    "AntitheticNoise",
+    "Generator",
+    "SlicedNoise",
+    "check_generators",
+    "fresh_generator",
+    "normal",
+    "seeded",
+    "uniform",
+]
 
 
 class AntitheticNoise:
@@ -82,6 +91,21 @@ def fresh_generator() -> torch.Generator:
     return generator
 
 
+def check_generators(generator: Any) -> torch.Generator | Sequence[torch.Generator]:
+    """`generator`, if it is a `torch.Generator` or a sequence of them.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    many = generator if isinstance(generator, Sequence) else [generator]
+    if not all(isinstance(one, torch.Generator) for one in many):
+        raise ValueError(
+            f"generator: got {generator!r}, expected a torch.Generator, a sequence of them or None; a seed makes one: "
+            "torch.Generator().manual_seed(seed)"
+        )
+    return generator
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Surrounds the making of networks, whose weights torch draws from its global random state: they come from `seed`, and
@@ -102,7 +126,7 @@ def normal(
     """Standard normal numbers of `shape`, whose batch axis is axis 0, or axis 1 behind an axis of Monte Carlo draws.
 
     Raises:
-        ValueError: the batch axis cannot be shared equally among the generators.
+        ValueError: `generator` is nothing of what is said above, or the batch axis cannot be shared among several equally.
     """
     return _request(torch.randn, shape, generator, batch_axis, device, dtype)
 
@@ -130,6 +154,7 @@ def _request(function, shape, generator, batch_axis, device, dtype) -> Tensor:
                 )
             half = draw((shape[0] // 2, *shape[1:]), generator.generator, batch_axis, device, dtype)
             return torch.cat([half, -half if function is torch.randn else 1 - half])
+        check_generators(generator)
         share, rest = divmod(shape[batch_axis], max(len(generator), 1))
         if rest or not len(generator):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -231,3 +232,10 @@ def test_passing_over_leaves_the_generator_where_resampling_would(name, family):
     pass_over(SCHEMES[name], log_weights, generator=other)
     for first, second in zip(one, other, strict=True):
         assert torch.equal(torch.rand(4, generator=first), torch.rand(4, generator=second))
+
+
+@pytest.mark.parametrize("strange", [5, "seed", [5], np.random.default_rng(0)])
+def test_what_is_no_generator_is_refused(strange, scheme):
+    for call in (scheme, lambda log_weights, generator: pass_over(scheme, log_weights, generator=generator)):
+        with pytest.raises(ValueError, match="^generator: got .*, expected a torch.Generator"):
+            call(WEIGHTS.log(), generator=strange)

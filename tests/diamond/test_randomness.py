@@ -1,5 +1,6 @@
 """Where random numbers come from: generators, lists of them, slices of one draw; never the global state."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,8 @@ from diamond.flow_map import FlowMap
 from diamond.glass import GlassFlow
 from diamond.nets import ResidualMLP
 from diamond.randomness import AntitheticNoise, SlicedNoise, fresh_generator, normal, uniform
+from diamond.snr_choice import choose_snr
+from diamond.weighted_map import WeightedDiamondMap
 
 DRAWS, ROWS = 6, 8
 SOURCES = {"one": lambda: torch.Generator().manual_seed(3), "list": lambda: family(range(4))}
@@ -62,6 +65,43 @@ def test_numbers_of_a_population_do_not_depend_on_the_others(draw, axis):
 def test_generators_that_cannot_share_the_rows_are_refused(count):
     with pytest.raises(ValueError, match=f"^generator: got {count} generators for 8 rows"):
         normal((8, 2), family(range(count)))
+
+
+STRANGE = {
+    "a seed": 5,
+    "numpy's": np.random.default_rng(0),
+    "a word": "seed",
+    "seeds": [1, 2],
+    "one of them none": [torch.Generator(), None],
+    "antithetic seed": AntitheticNoise(5),
+    "slices of a seed": SlicedNoise(5, 8, 2),
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+@pytest.mark.parametrize("draw", [normal, uniform])
+def test_what_is_no_generator_is_refused_by_every_draw(draw, strange):
+    with pytest.raises(ValueError, match="^generator: got .*, expected a torch.Generator, .* a seed makes one: "):
+        draw((2, 8, 3), STRANGE[strange], batch_axis=1)
+
+
+@pytest.mark.parametrize("strange", [5, np.random.default_rng(0), [5]])
+def test_what_is_no_generator_is_refused_by_every_model(strange, case_a):
+    x, flow = torch.zeros(4, 2, dtype=torch.float64), Flow(ResidualMLP((2,), width=8, depth=1).double())
+    flow_map = FlowMap(ResidualMLP((2,), width=8, depth=1, times=1).double())
+    outer = DiamondMap(ResidualMLP((2,), width=8, depth=1, states=1, times=3).double())
+    stochastic = [case_a, GlassFlow(flow, steps=2), outer, WeightedDiamondMap(flow_map)]
+    calls = [lambda model=model: model.prior(4, generator=strange) for model in (*stochastic, flow, flow_map)]
+    calls += [lambda model=model: model.sample(4, generator=strange) for model in (case_a, flow, flow_map, outer)]
+    calls += [lambda model=model: model.posterior(x, 0.5, 2, generator=strange) for model in stochastic]
+    calls += [lambda model=model: model.transition(x, 0.5, 0.8, generator=strange) for model in (*stochastic, flow_map)]
+    calls += [
+        lambda: flow.sample(4, eta=1.0, generator=strange),
+        lambda: choose_snr(flow_map, x, 0.5, generator=strange),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="^generator: got .*, expected a torch.Generator"):
+            call()
 
 
 @pytest.mark.parametrize("source", SOURCES)
