@@ -67,7 +67,7 @@ class Account:
     def differentiated(self) -> int:
         """Of these, those that were differentiated through, each once."""
         within = sum(guide.nfe_backward - before for guide, before in self._guides.values())
-        # where the model is a guided flow's, it has counted what gradients of the value went through
+        # a model that counts these itself has counted what gradients of the value went through
         return within if self._guided else within + self.backward
 
     def calls(self) -> int:

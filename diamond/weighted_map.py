@@ -33,6 +33,8 @@ from __future__ import annotations
 
 import inspect
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -72,6 +74,10 @@ class WeightedDiamondMap(View):
         data_std: the standard deviation of the data around their mean, in one coordinate; if given, the factor is not
             `snr` but the one that matches it at each time, `2 + g(t) / data_std^2`.
 
+    Attributes:
+        nfe_backward: evaluations of the map so far whose derivatives may be asked for, counted per sample: those of states
+            that ask for gradients, but for the scores of the weights.
+
     Raises:
         ValueError: not a flow map, or a number out of its range.
     """
@@ -92,6 +98,15 @@ class WeightedDiamondMap(View):
         self.proposals = check_positive("proposals", proposals)
         self.quadrature = check_positive("quadrature", quadrature, 2)
         self.metadata = getattr(flow_map, "metadata", {})
+        self.nfe_backward = 0
+
+    @contextmanager
+    def _counted(self, x: Tensor) -> Iterator[None]:
+        """Surrounds evaluations at states `x`, which are differentiated through if these ask for gradients."""
+        before = getattr(self, "nfe", 0)
+        yield
+        if torch.is_grad_enabled() and x.requires_grad:
+            self.nfe_backward += getattr(self, "nfe", 0) - before
 
     @property
     def _factor(self) -> str:
@@ -162,7 +177,8 @@ class WeightedDiamondMap(View):
         place = renoising(self.interpolant, t, self.snr, self.data_std)
         renoised = per_sample(place.scale, x_t) * x_t + per_sample(place.noise, x_t) * noise
         n, time = len(noise), place.time.to(t)
-        z = self.flow_map(renoised.flatten(0, 1), fold_draws(time, n), 1.0, cond=repeat_cond(cond, n))
+        with self._counted(renoised):
+            z = self.flow_map(renoised.flatten(0, 1), fold_draws(time, n), 1.0, cond=repeat_cond(cond, n))
         return renoised, z.reshape(noise.shape), place
 
     def weigh(self, x_t: Tensor, t: Tensor, noise: Tensor, *, cond: Any = None) -> tuple[Tensor, Tensor]:
@@ -251,15 +267,18 @@ class WeightedDiamondMap(View):
 
     def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """The flow map's velocity, `(B, *event)`."""
-        return self.flow_map.velocity(x_t, t, cond=cond)
+        with self._counted(x_t):
+            return self.flow_map.velocity(x_t, t, cond=cond)
 
     def denoise(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """The flow map's posterior mean, `(B, *event)`."""
-        return self.flow_map.denoise(x_t, t, cond=cond)
+        with self._counted(x_t):
+            return self.flow_map.denoise(x_t, t, cond=cond)
 
     def score(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """The flow map's score, `(B, *event)`."""
-        return self.flow_map.score(x_t, t, cond=cond)
+        with self._counted(x_t):
+            return self.flow_map.score(x_t, t, cond=cond)
 
 
 def _check_flow_map(flow_map: Any) -> None:
