@@ -31,6 +31,8 @@ from .scoring import ByPopulation, Reward, Scorer
 
 __all__ = ["Population", "time_grid"]
 
+NAMED = 8  # populations that a sentence names
+
 
 class Population:
     """What every algorithm asks of a model and a reward, for all populations at once, with the cost counted.
@@ -260,12 +262,18 @@ def time_grid(steps: int, times: Tensor | Sequence[float] | None) -> Tensor:
 
 
 def _check_alive(rewards: Tensor) -> None:
-    dead = (rewards == -torch.inf).all(1)
-    if bool(dead.any()):
-        raise ValueError(
-            f"reward: it returned -inf for every particle of population {int(dead.nonzero()[0])}, "
-            "expected at least one sample that it allows; take more particles"
-        )
+    dead = (rewards == -torch.inf).all(1).nonzero().flatten().tolist()
+    if not dead:
+        return
+    batch, size = rewards.shape
+    which, advice = "", "take more particles"
+    if batch > 1:
+        named = ", ".join(map(str, dead[:NAMED])) + (f", ... ({len(dead)} in all)" if len(dead) > NAMED else "")
+        which = f" of population{'s' if len(dead) > 1 else ''} {named} of 0 to {batch - 1}"
+        advice += f", or leave {'these populations' if len(dead) > 1 else 'this population'} out"
+    raise ValueError(
+        f"reward: it returned -inf for all {size} samples{which}, expected one or more that it allows; {advice}"
+    )
 
 
 def _alike(cond: Any) -> bool:

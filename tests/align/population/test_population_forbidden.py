@@ -21,8 +21,30 @@ def test_forbidden_samples_have_no_weight_and_break_nothing(algorithm, case_a, m
 
 
 def test_populations_without_an_allowed_sample_are_refused(algorithm, case_a, mild, family):
-    with pytest.raises(ValueError, match="^reward: it returned -inf for every particle of population 1"):
+    with pytest.raises(
+        ValueError, match=r"^reward: it returned -inf for all \d+ samples of population 1 of 0 to 1, exp"
+    ):
         algorithm(case_a, [mild, lambda z: mild(z) - torch.inf], batch=2, generator=family([1, 2]))
+
+
+def test_all_populations_without_an_allowed_sample_are_named(case_a, mild):
+    """By their numbers, as far as a sentence bears it; one population alone has none."""
+
+    def never(z):
+        return mild(z) - torch.inf
+
+    with pytest.raises(
+        ValueError, match="for all 3 samples of populations 0, 2 of 0 to 3, expected .* leave these popul"
+    ):
+        align.best_of_n(case_a, [never, mild, never, mild], 3, batch=4)
+    with pytest.raises(
+        ValueError, match=r"of populations 0, 1, 2, 3, 4, 5, 6, 7, \.\.\. \(20 in all\) of 0 to 19, exp"
+    ):
+        align.best_of_n(case_a, never, 3, batch=20)
+    with pytest.raises(
+        ValueError, match="^reward: it returned -inf for all 3 samples, expected .*; take more particles$"
+    ):
+        align.best_of_n(case_a, never, 3)
 
 
 def test_one_allowed_candidate_of_a_last_step_is_enough(still):
@@ -39,5 +61,5 @@ def test_one_allowed_candidate_of_a_last_step_is_enough(still):
 
     out = align.search(Branching(), reward, 2, 4, steps=1)
     assert asked == [8] and out.best().tolist() == [[5.0]]
-    with pytest.raises(ValueError, match="^reward: it returned -inf for every particle of population 0"):
+    with pytest.raises(ValueError, match="^reward: it returned -inf for all 4 samples, expected one or more"):
         align.search(Branching(), reward, 1, 4, steps=1)
