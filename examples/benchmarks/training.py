@@ -4,7 +4,8 @@
    at the same batch.
 2. What the trainer adds, as a share of the loss with its gradient: the optimiser, and the rest, which is batches,
    clipping, the average and metrics.
-3. Samples per second of one process and of two, one thread each; with bf16, and with the network compiled.
+3. Samples per second of one process and of two, one thread each, that share its batch or have as much each; with bf16,
+   and with the network compiled.
 4. Peak memory of a run, for each loss.
 
 Run it with `python examples/benchmarks/training.py`; `--help` lists its options. Seed 0, random weights, one thread a
@@ -21,6 +22,7 @@ import time
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -140,6 +142,7 @@ def throughput(options: argparse.Namespace) -> None:
     """In a process of its own, or of two: trains the transformer, and says how many samples were seen in a second of the
     clock, and of this process's work, and how much memory it held."""
     teacher, batch = teachers()["transformer, 96 wide"]
+    batch *= options.batches
     more: dict = {"batch": batch, "precision": options.precision, "compiled": options.compile, "progress": False}
 
     def run(steps: int) -> None:
@@ -158,15 +161,18 @@ def throughput(options: argparse.Namespace) -> None:
 
 
 def _peak_mib() -> float:
-    import resource
+    """Of the resident memory; the usage that the system reports for a process would begin with its parent's."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-
-def measured(task: str, steps: int, processes: int = 1, precision: str = "fp32", compiled: bool = False) -> list[float]:
+def measured(
+    task: str, steps: int, processes: int = 1, batches: int = 1, precision: str = "fp32", compiled: bool = False
+) -> list[float]:
     """Samples a second by the clock, and of the first process's work, and peak MiB, of a run in processes of its own."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] * (processes > 1)
     line = [sys.executable, *launcher, __file__, "--task", task, "--steps", str(steps), "--precision", precision]
+    line += ["--batches", str(batches)]
     done = subprocess.run(
         [*line, *["--compile"] * compiled], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
@@ -179,7 +185,10 @@ def measured(task: str, steps: int, processes: int = 1, precision: str = "fp32",
 def throughputs(steps: int, rounds: int, compiled: bool) -> None:
     print("\n3. transformer, 96 wide, batch 64: samples a second by the clock, and of the first process's work")
     for task in ("flow matching", "lsd"):
-        cases: dict[str, dict] = {"one process": {}, "two processes": {"processes": 2}, "bf16": {"precision": "bf16"}}
+        cases: dict[str, dict] = {
+            "one process": {}, "one, twice the batch": {"batches": 2}, "two processes": {"processes": 2},
+            "two, twice the batch": {"processes": 2, "batches": 2}, "bf16": {"precision": "bf16"},
+        }  # fmt: skip
         if compiled:
             cases["compiled"] = {"compiled": True}
         print(f"  {task}")
@@ -190,7 +199,7 @@ def throughputs(steps: int, rounds: int, compiled: bool) -> None:
             base = base or rates
             ratios = [rate / one for rate, one in zip(rates, base, strict=True)]
             print(
-                f"    {name:14s} {rates[0]:6.0f} ({ratios[0]:4.2f} times one process)   of work {rates[1]:6.0f} "
+                f"    {name:20s} {rates[0]:6.0f} ({ratios[0]:4.2f} times one process)   of work {rates[1]:6.0f} "
                 f"({ratios[1]:4.2f})",
                 flush=True,
             )
@@ -210,6 +219,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="also with the network compiled, which takes minutes")
     parser.add_argument("--only", choices=["losses", "throughput", "memory"], help="one of the parts")
     parser.add_argument("--task", help=argparse.SUPPRESS)
+    parser.add_argument("--batches", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--precision", help=argparse.SUPPRESS)
     parser.add_argument("--compile", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
