@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 
+from torch import Tensor
+
 from diamond.model import PosteriorSampler
 from diamond.validation import check_positive
 
 from .alignment import Alignment, Step
-from .population import Population, time_grid
+from .population import USUAL_STEPS, Population, time_grid
 from .processes import failing_together
 from .resampling import ess, log_mean_exp
 from .scoring import Reward
@@ -33,8 +35,9 @@ def best_of_n(
     reward: Reward | Sequence[Reward],
     n: int = 64,
     *,
-    steps: int = 1,
+    steps: int | None = None,
     rho: float | None = None,
+    times: Tensor | Sequence[float] | None = None,
     batch: int = 1,
     cond: Any = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -50,8 +53,9 @@ def best_of_n(
         model: any posterior sampler.
         reward: `reward(z)` or `reward(z, cond)`, `(N,)`; a sequence gives each population its own.
         n: samples in each population.
-        steps: transitions from noise to data for each sample.
+        steps: transitions from noise to data for each sample, 1 by default, or as many as `times` has.
         rho: correlation of the transitions, DDPM's by default.
+        times: a grid from 0 to 1 in place of the uniform one.
         batch: independent populations.
         cond: conditioning with leading dimension `batch`.
         generator: one, or one a population.
@@ -73,7 +77,7 @@ def best_of_n(
         model, reward, check_positive("n", n), batch, cond, generator, chunk, reward_chunk, accelerator
     )
     x = population.prior()
-    grid = time_grid(steps, None)
+    grid = time_grid(steps, times, USUAL_STEPS["best_of_n"])
     even = torch.zeros(population.shape, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
     for k, t, t_next in population.steps(grid, progress, "best of n"):
         x = population.transition(x, t, t_next, rho)
@@ -90,5 +94,10 @@ def best_of_n(
         ancestors=population.everyone(x.device)[None],
         method="best of n",
         law="p(z) exp r(z) / Z by weight; best() is the best of n draws from p",
-        settings={"n": n, "steps": steps, "rho": rho},
+        settings={
+            "n": n,
+            "steps": len(grid) - 1,
+            "rho": rho,
+            "times": None if times is None else grid.tolist(),
+        },
     )

@@ -47,7 +47,7 @@ from .damping import as_schedule
 from .draws import check_draws, flat_events
 from .gradient import ESTIMATORS, mean_shift, population_gradient
 from .guided_flow import check_interval
-from .population import Population, time_grid
+from .population import USUAL_STEPS, Population, time_grid
 from .proposals import owed_for_shift
 from .resampling import ess, log_mean_exp
 from .scoring import Reward
@@ -64,7 +64,7 @@ def guide(
     model: PosteriorSampler,
     reward: Reward | Sequence[Reward],
     particles: int = 8,
-    steps: int = 16,
+    steps: int | None = None,
     mc: int = 4,
     *,
     estimator: str = "reparam",
@@ -97,7 +97,7 @@ def guide(
         reward: `reward(z)` or `reward(z, cond)`, `(N,)`, differentiable unless `estimator="score"`; a sequence gives
             each population its own.
         particles: independent samples in each population.
-        steps: steps from noise to data.
+        steps: steps from noise to data, 16 by default, or as many as `times` has.
         mc: posterior draws for each gradient.
         estimator: "reparam", "score" (black-box rewards; `mc` of at least 2) or "plugin" (DPS; takes no draws): see
             :func:`align.value_gradient`.
@@ -107,7 +107,7 @@ def guide(
         interval: the times between which steps are guided.
         eta: 0 follows the ODE, 1 the SDE with DDPM's noise; in between, that share of it.
         correct: weighs the samples for what guidance changed, as said above; needs `eta` above 0.
-        times: a grid from 0 to 1 in place of the uniform one of `steps`.
+        times: a grid from 0 to 1 in place of the uniform one.
         batch, cond, generator, chunk, reward_chunk, progress, callback: as in :func:`~align.best_of_n`.
 
     Raises:
@@ -120,7 +120,7 @@ def guide(
     check_choice("estimator", estimator, ESTIMATORS), check_choice("strength", strength, STRENGTHS)
     _check_options(estimator, antithetic, eta, correct)
     low, high = check_interval(interval)
-    grid = time_grid(steps, times)
+    grid = time_grid(steps, times, USUAL_STEPS["guide"])
     population = Population(model, reward, particles, batch, cond, generator, chunk, reward_chunk)
     lean = _Guidance(population, mc, estimator, antithetic, scale, strength)
     x = population.prior()

@@ -28,7 +28,7 @@ from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
 from .draws import check_draws
-from .population import Population, time_grid
+from .population import USUAL_STEPS, Population, time_grid
 from .potentials import ValueFunction, value_or
 from .processes import failing_together
 from .resampling import ess
@@ -44,7 +44,7 @@ def search(
     reward: Reward | Sequence[Reward],
     particles: int = 4,
     branch: int = 4,
-    steps: int = 8,
+    steps: int | None = None,
     *,
     mc: int = 4,
     rho: float | None = None,
@@ -61,20 +61,20 @@ def search(
     progress: bool = False,
     callback: Callable[[Step], None] | None = None,
 ) -> Alignment:
-    """Beam search over `steps` transitions.
+    """Beam search over a few transitions.
 
     Arguments:
         model: any posterior sampler.
         reward: `reward(z)` or `reward(z, cond)`, `(N,)`; a sequence gives each population its own.
         particles: states kept in each population.
         branch: candidates that each makes at every step.
-        steps: transitions from noise to data.
+        steps: transitions from noise to data, 8 by default, or as many as `times` has.
         mc: posterior draws for each value estimate.
         rho: correlation of the transitions, DDPM's by default.
         keep: "all" keeps the best of all candidates together, "each" the best candidate of each particle.
         value: any callable `value(x_t, t)` or `value(x_t, t, cond)`, `(N,)`, in place of the estimate.
         antithetic: the draws of an estimate come in pairs of opposite noise.
-        times: a grid from 0 to 1 in place of the uniform one of `steps`.
+        times: a grid from 0 to 1 in place of the uniform one.
         batch, cond, generator, chunk, reward_chunk, accelerator, progress, callback: as in :func:`~align.best_of_n`.
 
     Raises:
@@ -87,7 +87,7 @@ def search(
     check_choice("keep", keep, ("all", "each"))
     if antithetic and value is not None:
         raise ValueError("antithetic: got True with a value function, which takes no draws; leave one out")
-    grid = time_grid(steps, times)
+    grid = time_grid(steps, times, USUAL_STEPS["search"])
     population = Population(
         model, reward, particles, batch, cond, generator, chunk, reward_chunk, accelerator, besides=value
     )

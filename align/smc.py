@@ -42,7 +42,7 @@ from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
 from .draws import check_draws
-from .population import Population, time_grid
+from .population import USUAL_STEPS, Population, time_grid
 from .potentials import KINDS, Potentials, ValueFunction
 from .processes import failing_together
 from .proposals import proposal_named
@@ -59,7 +59,7 @@ def smc(
     model: PosteriorSampler,
     reward: Reward | Sequence[Reward],
     particles: int = 64,
-    steps: int = 8,
+    steps: int | None = None,
     *,
     mc: int = 4,
     rho: float | None = None,
@@ -92,7 +92,7 @@ def smc(
         reward: `reward(z)` or `reward(z, cond)`, `(N,)`; `-inf` excludes a sample. A sequence gives each population
             its own.
         particles: members of each population.
-        steps: transitions from noise to data.
+        steps: transitions from noise to data, 8 by default, or as many as `times` has.
         mc: posterior draws for each value estimate.
         rho: correlation of the transitions, DDPM's by default.
         value: any callable `value(x_t, t)` or `value(x_t, t, cond)`, `(N,)`, in place of the estimate.
@@ -109,7 +109,7 @@ def smc(
         ess_threshold: a population is resampled before a step if its effective sample size is below this share of
             its particles: 0 never does (importance sampling), 1 always does. By default 0.5, or half-way from the share
             to 1 where `tempering` is one, which aims at that share.
-        times: a grid from 0 to 1 in place of the uniform one of `steps`.
+        times: a grid from 0 to 1 in place of the uniform one.
         batch, cond, generator, chunk, reward_chunk, accelerator, progress, callback: as in :func:`~align.best_of_n`.
 
     Raises:
@@ -126,7 +126,7 @@ def smc(
     scheme = _scheme(resampling, ess_threshold)
     _check_consistent(model, value, proposal, proposal_strength, antithetic)
     _check_used(ess_threshold, proposal, potential, tempering)
-    grid = time_grid(steps, times)
+    grid = time_grid(steps, times, USUAL_STEPS["smc"])
     population = Population(
         model, reward, particles, batch, cond, generator, chunk, reward_chunk, accelerator, besides=value
     )

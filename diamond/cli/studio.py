@@ -21,9 +21,8 @@ import torch
 
 from torch import Tensor
 
-import align as methods
-
 from align import Alignment
+from align.population import USUAL_STEPS
 from align.rewards.decoded import Decoded
 from diamond.adapters.pipelines import PipelineFlow, PipelineMap, from_pipeline, load_pipeline
 from diamond.model import View
@@ -124,8 +123,7 @@ class Studio:
             sampler = OwnSampler(model, settings.pop("steps", None))
             result = run_method(method, sampler, reward, settings.pop("particles", 1), **settings, **common)
             return replace(result, settings={**result.settings, "steps": sampler.steps})
-        usual = inspect.signature(getattr(methods, method)).parameters["steps"].default
-        times = model.times(settings.get("steps", usual))
+        times = model.times(settings.pop("steps", USUAL_STEPS[method]))
         result = run_method(method, model, reward, **settings, **common, times=times)
         inner = {"glass_steps": model.steps} if isinstance(model, PipelineFlow) else {}
         return replace(result, settings={**result.settings, **inner})

@@ -45,6 +45,12 @@ def test_samples_follow_the_base_law(steps, correlated, seeded, check_mean):
     check_mean(z[:, :, None] * z[:, None], model.covariance(), limit=4)
 
 
+@pytest.mark.parametrize("times", [[0, 0.9, 1], [0, 0.05, 0.1, 0.6, 1]])
+def test_evidence_and_weighted_law_are_exact_on_any_grid(times, case_a, mild, seeded, check_tilt):
+    out = align.best_of_n(case_a, mild, 16, times=times, batch=2000, generator=seeded())
+    check_tilt(out, mild.law(case_a), mild.log_z(case_a))
+
+
 def test_weights_are_the_rewards_but_not_the_same_tensor(case_a, mild, seeded):
     out = align.best_of_n(case_a, mild, 10, batch=2, generator=seeded())
     assert torch.equal(out.log_weights, out.rewards)

@@ -22,9 +22,10 @@ def test_row_slices_cover_the_rows_once_in_order(rows, chunk):
 
 
 def test_grids_of_time_are_uniform_or_as_given():
-    assert torch.equal(time_grid(4, None), torch.tensor([0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64))
-    assert time_grid(99, [0, 0.1, 1]).tolist() == [0.0, 0.1, 1.0]
-    assert time_grid(99, torch.tensor([0.0, 1.0])).tolist() == [0.0, 1.0]
+    assert torch.equal(time_grid(4, None, 9), torch.tensor([0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64))
+    assert time_grid(None, None, 2).tolist() == [0.0, 0.5, 1.0]
+    assert time_grid(None, [0, 0.1, 1], 9).tolist() == time_grid(2, [0, 0.1, 1], 9).tolist() == [0.0, 0.1, 1.0]
+    assert time_grid(None, torch.tensor([0.0, 1.0]), 9).tolist() == [0.0, 1.0]
 
 
 BAD_TIMES = [[0.1, 1], [0, 0.9], [0, 0.5, 0.5, 1], [0, 0.7, 0.3, 1], [0], [], [[0, 1]], [0, torch.nan, 1]]
@@ -33,13 +34,13 @@ BAD_TIMES = [[0.1, 1], [0, 0.9], [0, 0.5, 0.5, 1], [0, 0.7, 0.3, 1], [0], [], [[
 @pytest.mark.parametrize("times", BAD_TIMES)
 def test_grids_that_do_not_rise_from_noise_to_data_are_refused(times):
     with pytest.raises(ValueError, match="^times: got .*expected times that rise from 0 to 1"):
-        time_grid(4, times)
+        time_grid(None, times, 4)
 
 
 @pytest.mark.parametrize("steps", [0, -3, 2.5, True])
 def test_grids_without_steps_are_refused(steps):
     with pytest.raises(ValueError, match="^steps: got"):
-        time_grid(steps, None)
+        time_grid(steps, None, 4)
 
 
 @pytest.mark.parametrize("mc", [1, 16, 17, 46])
@@ -97,7 +98,7 @@ def test_branches_get_the_conditioning_of_their_population(still, family):
 
 
 @pytest.mark.parametrize("rho", [None, 0.4])
-@pytest.mark.parametrize("run", [align.smc, align.search])
+@pytest.mark.parametrize("run", [align.smc, align.search, align.best_of_n])
 def test_the_correlation_and_the_grid_reach_the_model(rho, run, still):
     asked = []
 

@@ -44,7 +44,7 @@ def test_evidence_and_law_are_exact_for_any_correlation(rho, case_a, mild, check
 
 @pytest.mark.parametrize("times", [[0, 1], [0, 0.9, 1], [0, 0.05, 0.1, 0.5, 0.99, 1]])
 def test_evidence_and_law_are_exact_on_any_grid(times, case_a, mild, check_tilt, run, values):
-    out = run(case_a, mild, seed=3, times=times, ess_threshold=1.0, **values["exact"](case_a, mild))
+    out = run(case_a, mild, seed=3, steps=None, times=times, ess_threshold=1.0, **values["exact"](case_a, mild))
     assert out.ess.shape == (len(times) - 1, POPULATIONS)
     check_tilt(out, mild.law(case_a), mild.log_z(case_a))
 

@@ -70,6 +70,20 @@ def test_it_is_what_the_methods_give(pictures, saved, record):
     assert (levels("out/00000-a-cat/seed-5.png") == np.asarray(model.images(result.best())[0])).all()
 
 
+def test_schedulers_that_stand_at_other_times_than_steps_are_followed(diamond, here, record):
+    from diffusers import KDPM2DiscreteScheduler
+
+    from examples.tiny_pipelines import tiny_pipeline
+
+    pipe = tiny_pipeline("stable-diffusion")
+    pipe.scheduler = KDPM2DiscreteScheduler()  # at 7 for 4 steps
+    pipe.save_pretrained(here / "kdpm")
+    usual = f"--reward brightness --method guide --estimator plugin --particles 1 --steps 4 {TINY}"
+    diamond(f"align --pipeline {here / 'kdpm'} --prompt 'a cat' {usual}")
+    count = len(package.from_pipeline(pipe, "a cat", height=32, width=32).times(4)) - 1
+    assert record("out/00000-a-cat/seed-0.json")["settings"]["steps"] == count != 4
+
+
 def test_base_is_the_pipelines_own_picture(pictures, saved, record):
     pictures(
         "--prompt 'a cat' --seeds 3", usual="--reward brightness --method base --steps 3 --height 32 --width 32 -q"
