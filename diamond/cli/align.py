@@ -27,9 +27,10 @@ def align(
         str,
         typer.Option(
             help="brightness, contrast, symmetry, sparsity, jpeg-size, mean-colour:red, class:3, margin:3, or "
-            "module.path:attribute, any callable reward(z) -> (N,); factors and sums too: 2.0*brightness+symmetry. Of a "
-            "pipeline's pictures also clip, pick, hps, image-reward, aesthetic, composite, each with :FOLDER or :ID if "
-            "wished, judge:MODEL@URL, and callables reward(images, prompts), but no class or margin."
+            "module.path:attribute or file.py:attribute, any callable reward(z) -> (N,); factors and sums too: "
+            "2.0*brightness+symmetry, -1*brightness. Of a pipeline's pictures also clip, pick, hps, image-reward, "
+            "aesthetic, composite, each with :FOLDER or :ID if wished, judge:MODEL@URL, and callables "
+            "reward(images, prompts), but no class or margin."
         ),
     ],
     model: Annotated[

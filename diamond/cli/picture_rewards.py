@@ -31,7 +31,15 @@ PRETRAINED = {
 }
 TOKENIZERS = {"hps": "processor", "image-reward": "tokenizer"}  # what their classes call where the tokenizer is
 PARTS = {"imagereward": "image-reward", "hps": "hps", "pickscore": "pick", "clip": "clip"}  # of the composite
-NAMES = (*PRETRAINED, "composite", "judge:MODEL@URL", *SIMPLE, "mean-colour:NAME", "module.path:attribute")
+NAMES = (
+    *PRETRAINED,
+    "composite",
+    "judge:MODEL@URL",
+    *SIMPLE,
+    "mean-colour:NAME",
+    "module.path:attribute",
+    "file.py:attribute",
+)
 
 
 def check_reward(text: str) -> list[tuple[float, str]]:

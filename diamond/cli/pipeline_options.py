@@ -26,8 +26,9 @@ PictureReward = Annotated[
     str,
     typer.Option(
         help="clip, pick, hps, image-reward, aesthetic, composite, each with :FOLDER or :ID if wished, judge:MODEL@URL, "
-        "brightness, contrast, symmetry, sparsity, jpeg-size, mean-colour:red, or module.path:attribute, any callable "
-        "reward(images) or reward(images, prompts) -> (N,); factors and sums too: clip+0.5*aesthetic."
+        "brightness, contrast, symmetry, sparsity, jpeg-size, mean-colour:red, or module.path:attribute or "
+        "file.py:attribute, any callable reward(images) or reward(images, prompts) -> (N,); factors and sums too: "
+        "clip+0.5*aesthetic."
     ),
 ]
 NegativePrompt = Annotated[str | None, typer.Option(help="What not to show.", show_default="none")]

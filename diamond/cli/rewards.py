@@ -3,18 +3,22 @@
 A specification is a sum of terms, each a name with a factor before it or none. A name is one of those below, where K is
 a class (its log-probability, or its logit's margin over the others) and NAME a colour (what the mean colour is drawn
 to, like orange), or `module.path:attribute`, any importable Python callable `reward(z) -> (N,)`; the current folder is
-importable. A pipeline's pictures have rewards of their own besides: see :mod:`diamond.cli.picture_rewards`.
+importable, and `path/file.py:attribute` is one of a file. A pipeline's pictures have rewards of their own besides: see
+:mod:`diamond.cli.picture_rewards`.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import os
 import re
 import sys
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,9 +35,16 @@ SIMPLE = {
 }
 OF_PICTURES = ("clip", "pick", "hps", "image-reward", "aesthetic", "composite", "judge")
 OF_A_CLASS = {"class": "ClassifierLogProbability", "margin": "ClassMargin"}
-NAMES = (*SIMPLE, "mean-colour:NAME", *(f"{name}:K" for name in OF_A_CLASS), "module.path:attribute")
+NAMES = (
+    *SIMPLE,
+    "mean-colour:NAME",
+    *(f"{name}:K" for name in OF_A_CLASS),
+    "module.path:attribute",
+    "file.py:attribute",
+)
 TERM = re.compile(
-    r"(?:(?P<factor>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\*)?(?P<name>[a-z_][\w.:/~@-]*)", re.IGNORECASE
+    r"(?:(?P<factor>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\*)?(?P<name>(?:(?:~|\.{1,2})?/)*[a-z_][\w.:/~@-]*)",
+    re.IGNORECASE,
 )
 
 
@@ -100,7 +111,7 @@ def _class_reward(kind: str, label: str, data: Callable[[], Data]) -> Callable[.
 
 
 def imported(module: str, attribute: str) -> Callable[..., Any]:
-    """The reward called `attribute` in an importable module; of a class, one made without arguments.
+    """The reward called `attribute` in an importable module or a file `.py`; of a class, one made without arguments.
 
     Raises:
         ValueError: there is none.
@@ -109,7 +120,7 @@ def imported(module: str, attribute: str) -> Callable[..., Any]:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found = importlib.import_module(module)
+        found = _of_file(Path(module).expanduser()) if module.endswith(".py") else importlib.import_module(module)
     except ImportError as error:
         raise ValueError(f"reward: got '{module}:{attribute}', but {module} cannot be imported ({error})") from error
     try:
@@ -120,6 +131,25 @@ def imported(module: str, attribute: str) -> Callable[..., Any]:
         raise ValueError(f"reward: got '{module}:{attribute}', but {error}") from error
     if not callable(reward):
         raise ValueError(
-            f"reward: '{module}:{attribute}' is a {type(reward).__name__}, expected a callable reward(z) -> (N,)"
+            f"reward: '{module}:{attribute}' is of type {type(reward).__name__}, expected a callable reward(z) -> (N,)"
         )
     return reward
+
+
+def _of_file(path: Path) -> ModuleType:
+    """The file as a module, run once however many terms name it; what stands beside it is importable."""
+    path = path.resolve()
+    if (name := str(path)) in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ImportError("there is no such file")
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]  # half of it is none
+        raise
+    return module
