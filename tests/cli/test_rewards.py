@@ -5,6 +5,9 @@ import json
 import pytest
 import torch
 
+from torchvision.transforms.functional import pil_to_tensor
+from torchvision.utils import make_grid
+
 from align import best_of_n, rewards
 from diamond.cli.classifier import train_classifier
 from diamond.cli.pictures import picture, shown_samples
@@ -24,6 +27,11 @@ def no_data():
         ("2.0*brightness + symmetry", [(2.0, "brightness"), (1.0, "symmetry")]),
         ("-.5*jpeg-size+1e+2*class:3", [(-0.5, "jpeg-size"), (100.0, "class:3")]),
         ("3*my.package_1:sharp", [(3.0, "my.package_1:sharp")]),
+        ("sharp.py:a+.5*./sharp.py:b", [(1.0, "sharp.py:a"), (0.5, "./sharp.py:b")]),
+        (
+            "2*../../my/sharp.py:a+~/b.py:c+/d/e.py:f",
+            [(2.0, "../../my/sharp.py:a"), (1.0, "~/b.py:c"), (1.0, "/d/e.py:f")],
+        ),
     ],
 )
 def test_a_specification_is_a_sum_of_terms(text, terms):
@@ -103,6 +111,28 @@ def test_a_callable_of_the_current_folder(diamond, chain, here):
     assert torch.allclose(reward_named("my_own_rewards:Peak", no_data)(z), z.flatten(1).amax(1))
 
 
+def test_a_callable_of_a_file(here):
+    folder = here / "elsewhere"
+    folder.mkdir()
+    (folder / "helper_of_json.py").write_text("FACTOR = 3.0\n")
+    (folder / "json.py").write_text(  # a module of this name is there already
+        "from dataclasses import dataclass\nfrom helper_of_json import FACTOR\n\nruns = []\n\n"
+        "def mean(z):\n    runs.append(len(z))\n    return FACTOR * z.flatten(1).mean(1)\n\n"
+        "@dataclass\nclass Peak:\n    factor: float = 2.0\n\n"
+        "    def __call__(self, z):\n        return self.factor * z.flatten(1).amax(1) + len(runs)\n"
+    )
+    z = torch.rand((4, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    reward = reward_named(f"elsewhere/json.py:mean+{folder}/json.py:Peak", no_data)
+    assert torch.allclose(reward(z), 3 * z.flatten(1).mean(1) + 2 * z.flatten(1).amax(1) + 1)  # one module, run once
+    assert json.loads("3") == 3
+    with pytest.raises(ValueError, match="^reward: got './json.py:mean', but ./json.py cannot be .*no such file"):
+        reward_named("./json.py:mean", no_data)
+    (here / "half.py").write_text("def mean(z):\n    return z\n\nimport not_there_at_all\n")
+    for _ in range(2):  # nor is half of it found the second time
+        with pytest.raises(ValueError, match="^reward: got 'half.py:mean', but half.py cannot be .*not_there_at_all"):
+            reward_named("half.py:mean", no_data)
+
+
 def test_the_classifier_knows_digits_it_has_not_seen(diamond, chain, here, monkeypatch):
     held_out = load_data("digits", split="held-out")
     net = train_classifier(load_data("digits"))
@@ -138,3 +168,13 @@ def test_a_small_image_is_enlarged_without_smoothing():
     drawn = picture(images)
     assert drawn.size == (2 * 68 + 4, 72)
     assert sorted(drawn.crop((4, 4, 68, 68)).getcolors()) == [(32 * 64, (0, 0, 0)), (32 * 64, (255, 255, 255))]
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 5, 7), (1, 1, 3, 70, 66)])
+def test_a_picture_is_a_framed_grid(shape):
+    samples = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2.4 - 1.2
+    enlarged = (
+        ((samples.clamp(-1, 1) + 1) / 2).flatten(0, 1).repeat_interleave(scale := max(1, -(-64 // min(shape[3:]))), 2)
+    )
+    grid = make_grid(enlarged.repeat_interleave(scale, 3), nrow=shape[1], padding=4, pad_value=1.0)
+    assert torch.equal(pil_to_tensor(picture(samples)), (grid * 255).byte())
