@@ -1,8 +1,12 @@
 """Bad input: exit code 2, one sentence on stderr that says what is wrong, no traceback, and nothing written."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
+
+from diamond.mixture import GaussianMixtureFlow
 
 REWARDS = """
 import torch
@@ -139,6 +143,24 @@ def test_the_data_must_be_known(diamond, chain, here):
 def test_the_traceback_is_there_for_who_asks(diamond, here):
     with pytest.raises(ValueError, match="steps: got 0"):
         diamond("--traceback train --steps 0")
+
+
+def test_a_warning_is_a_sentence_too_and_can_still_be_recorded(diamond, here, monkeypatch):
+    (here / "warn_me.py").write_text(
+        "import warnings\n\ndef of(z):\n    warnings.warn('two\\nlines')\n    return z[:, 0]\n"
+    )
+    GaussianMixtureFlow(torch.ones(1), torch.zeros(1, 2), torch.ones(1)).save(here / "m.ckpt")
+    line, usual = "align --model m.ckpt --reward warn_me:of --particles 2 --steps 1 -q", warnings.formatwarning
+    with pytest.warns(UserWarning, match="two\nlines"):
+        diamond(line)
+    printed = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", lambda *told: printed.append(warnings.formatwarning(*told[:4])))
+        diamond(line)
+        assert printed[-1] == "Warning: two lines\n"
+        diamond(f"--traceback {line}")
+    assert "warn_me.py" in printed[-1] and warnings.formatwarning is usual
 
 
 def test_a_loss_that_ran_away_ends_with_code_1(diamond, here):
