@@ -1,7 +1,10 @@
 r"""Forward derivatives of what bends, in a form that is cheap to differentiate once more.
 
 **Softmax.** :math:`p = \mathrm{softmax}(x)` moves by :math:`dp = p \odot (dx - \langle p, dx \rangle)`, its logarithm by
-:math:`dx - \langle p, dx \rangle`, and the logarithm of its denominator by :math:`\langle p, dx \rangle`.
+:math:`dx - \langle p, dx \rangle`, and the logarithm of its denominator by :math:`\langle p, dx \rangle`. The first is
+linear in `dx` by a symmetric matrix, and so torch's own kernel of the gradient of a softmax; an error `h` of `dp` passes
+:math:`p \odot (h - \langle p, h \rangle)` to `dx`, and to `p`
+:math:`h \odot (dx - \langle p, dx \rangle) - \langle p, h \rangle dx`.
 
 **Activations.** The pair :math:`(f(x), f'(x) \, dx)`, whose errors are :math:`(g, h)`, passes :math:`f' g + f'' \, dx \, h`
 back to `x` and :math:`f' h` to `dx`. Written out by the rules of products, the same takes up to twenty passes over memory.
@@ -38,6 +41,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .duals import dual_of, parts_of
+from .rule import Rule
 
 __all__ = ["gelu", "group_normalised", "layer_normalised", "log_softmax", "logsumexp", "silu", "softmax"]
 
@@ -47,9 +51,30 @@ RATE, CUBIC = math.sqrt(2 / math.pi), 0.044715
 def softmax(function: Any, input: Tensor, *rest: Any, **more: Any) -> Tensor:
     primal, tangent = parts_of(input)
     value = function(primal, *rest, **more)
-    change = value * tangent
-    change = change - value * change.sum(_axis(value, *rest, **more), keepdim=True)
-    return dual_of(value, change)
+    return dual_of(value, _Shifted.of(value, tangent.to(value.dtype), _axis(value, *rest, **more)))
+
+
+class _Shifted(Rule):
+    """`dp` of the probabilities `p` and of `dx`, over one axis."""
+
+    @staticmethod
+    def forward(value: Tensor, change: Tensor, axis: int) -> Tensor:
+        return torch._softmax_backward_data(change, value, axis, value.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Any) -> None:
+        value, change, ctx.axis = inputs
+        ctx.save_for_backward(value, change)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor, Tensor, None]:
+        value, change = ctx.saved_tensors
+        moved = value * change
+        mean = moved.sum(ctx.axis, keepdim=True)
+        weight = torch.mul(value, error, out=moved).sum(ctx.axis, keepdim=True)
+        of_value = (change - mean).mul_(error).addcmul_(change, weight, value=-1)
+        return of_value, torch._softmax_backward_data(error, value, ctx.axis, value.dtype), None
 
 
 def log_softmax(function: Any, input: Tensor, *rest: Any, **more: Any) -> Tensor:
@@ -82,7 +107,8 @@ def layer_normalised(
     *_: Any,
 ) -> Tensor:
     axes = len(normalized_shape)
-    return _scaled(_normalised(input, lambda x: x.flatten(-axes), eps), weight, bias, ())
+    shape = (*input.shape[:-axes], math.prod(normalized_shape))
+    return _scaled(*_normalised(input, shape, eps), weight, bias, ())
 
 
 def group_normalised(
@@ -94,35 +120,40 @@ def group_normalised(
     eps: float = 1e-5,
     *_: Any,
 ) -> Tensor:
-    size = math.prod(input.shape[1:]) // num_groups
-    unit = _normalised(input, lambda x: x.reshape(len(x), num_groups, size), eps)
-    return _scaled(unit, weight, bias, (1,) * (input.ndim - 2))
+    shape = len(input), num_groups, math.prod(input.shape[1:]) // num_groups
+    return _scaled(*_normalised(input, shape, eps), weight, bias, (1,) * (input.ndim - 2))
 
 
-def _normalised(x: Tensor, rows: Callable[[Tensor], Tensor], eps: float) -> Tensor:
-    """Each of the `rows` `(..., N)` of `x` centred and scaled, in float32 or better."""
+def _normalised(x: Tensor, shape: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor]:
+    """`x` and its derivative, each row centred and scaled in float32 or better, seen in a `shape` `(..., N)` of rows."""
     wide = torch.promote_types(x.dtype, torch.float32)
-    primal, tangent = parts_of(x)
-    tangent = torch.zeros_like(primal) if tangent is None else tangent
-    unit, moved, _, _ = _Normalised.apply(rows(primal.to(wide)), rows(tangent.to(wide)), eps)
-    return dual_of(unit.to(x.dtype).reshape(x.shape), moved.to(x.dtype).reshape(x.shape))
+    pair = parts_of(x)
+    rows = (torch.zeros_like(x) if part is None else part for part in pair)
+    unit, moved, _, _ = _Normalised.of(*(_shaped(part.to(wide), shape) for part in rows), eps)
+    return _shaped(unit.to(x.dtype), x.shape), _shaped(moved.to(x.dtype), x.shape)
 
 
-def _scaled(unit: Tensor, weight: Tensor | None, bias: Tensor | None, trailing: tuple[int, ...]) -> Tensor:
-    """`weight * unit + bias`, each of the two with `trailing` axes more."""
-    given = [part.to(unit.dtype).reshape(*part.shape, *trailing) for part in (weight, bias) if part is not None]
-    factor = given[0] if weight is not None else None
-    term = given[-1] if bias is not None else None
-    if any(parts_of(part)[1] is not None for part in given):
-        scaled = unit if factor is None else unit * factor
+def _shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return x if x.shape == shape else x.reshape(shape)
+
+
+def _scaled(
+    unit: Tensor, moved: Tensor, weight: Tensor | None, bias: Tensor | None, trailing: tuple[int, ...]
+) -> Tensor:
+    """The dual of `weight * unit + bias`, each of the two with `trailing` axes more."""
+    factor, term = (
+        None if part is None else part.to(unit.dtype).reshape(*part.shape, *trailing) for part in (weight, bias)
+    )
+    if any(part is not None and parts_of(part)[1] is not None for part in (factor, term)):
+        scaled = dual_of(unit, moved)
+        scaled = scaled if factor is None else scaled * factor
         return scaled if term is None else scaled + term
-    primal, tangent = parts_of(unit)
     if factor is not None:
-        primal, tangent = primal * factor, tangent * factor
-    return dual_of(primal if term is None else primal + term, tangent)
+        unit, moved = unit * factor, moved * factor
+    return dual_of(unit if term is None else unit + term, moved)
 
 
-class _Normalised(torch.autograd.Function):
+class _Normalised(Rule):
     """`(y, dy)` of rows `(..., N)`, with their means and inverse deviations."""
 
     @staticmethod
@@ -143,14 +174,15 @@ class _Normalised(torch.autograd.Function):
         ctx: Any, error: Tensor | None, error_of_change: Tensor | None, *_: Any
     ) -> tuple[Tensor | None, Tensor | None, None]:
         x, change, unit, moved, mean, inverse = ctx.saved_tensors
-        back = None if error is None else _through_norm(error, x, mean, inverse)
         if error_of_change is None:
-            return back, None, None
-        direct = _through_norm(error_of_change, x, mean, inverse)
-        bent = direct * _mean_product(unit, change)
-        bent.addcmul_(moved, _mean_product(unit, error_of_change)).addcmul_(unit, _mean_product(error_of_change, moved))
-        bent.mul_(-inverse)
-        return bent if back is None else bent.add_(back), direct, None
+            return None if error is None else _through_norm(error, x, mean, inverse), None, None
+        scale = -inverse / x.shape[-1]
+        bend = scale * _product(unit, change)
+        bent = error_of_change * bend if error is None else torch.addcmul(error, error_of_change, bend)
+        back = _through_norm(bent, x, mean, inverse)
+        back.addcmul_(moved, scale * _product(unit, error_of_change))
+        back.addcmul_(unit, scale * _product(error_of_change, moved))
+        return back, _through_norm(error_of_change, x, mean, inverse), None
 
 
 def _through_norm(change: Tensor, x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
@@ -160,8 +192,8 @@ def _through_norm(change: Tensor, x: Tensor, mean: Tensor, inverse: Tensor) -> T
     )[0]
 
 
-def _mean_product(one: Tensor, other: Tensor) -> Tensor:
-    return (one * other).mean(-1, keepdim=True)
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    return (one * other).sum(-1, keepdim=True)
 
 
 class _Activation(NamedTuple):
@@ -173,14 +205,14 @@ class _Activation(NamedTuple):
 def gelu(function: Any, input: Tensor, approximate: str = "none") -> Tensor:
     if approximate != "tanh":
         return function(input, approximate=approximate)
-    return dual_of(*_Activated.apply(*parts_of(input), GELU))
+    return dual_of(*_Activated.of(*parts_of(input), GELU))
 
 
 def silu(function: Any, input: Tensor, inplace: bool = False) -> Tensor:
-    return function(input, inplace) if inplace else dual_of(*_Activated.apply(*parts_of(input), SILU))
+    return function(input, inplace) if inplace else dual_of(*_Activated.of(*parts_of(input), SILU))
 
 
-class _Activated(torch.autograd.Function):
+class _Activated(Rule):
     """The pair `(f(x), f'(x) dx)`."""
 
     @staticmethod

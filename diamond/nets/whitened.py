@@ -10,6 +10,11 @@ The wrapped network supplies the rest, its inputs and outputs of unit scale in e
 .. math:: D_t(x) = D^{lin}_t(x) + Q P_t^{1/2} F(y, t), \qquad
           y = (\alpha_t^2 \Lambda + \sigma_t^2)^{-1/2} Q^T (x - \alpha_t m).
 
+In velocity form both terms share one rotation, with :math:`V_t = \alpha_t^2 \Lambda + \sigma_t^2`:
+
+.. math:: u_t(x) = \dot\alpha_t m + Q \, V_t^{-1/2} \left( (\dot\alpha_t \alpha_t \Lambda + \dot\sigma_t \sigma_t) \, y
+                   + (\dot\alpha_t \sigma_t - \alpha_t \dot\sigma_t) \, \Lambda^{1/2} F(y, t) \right).
+
 Thus directions in which the data hardly vary (a dark border) cost it nothing, and late times, at which the posterior is
 narrow, no precision. This is the preconditioning of EDM with a full covariance in place of one standard deviation.
 
@@ -76,16 +81,14 @@ class Whitened(Network):
         """The velocity `(B, *event)` at states `x` `(B, *event)` and times `t` `(B,)`."""
         path = self.interpolant
         alpha, sigma = path.alpha(t)[:, None], path.sigma(t)[:, None]
-        total = (alpha.square() * self.variances + sigma.square()).clamp_min(1e-12).to(x.dtype)
+        scale = (alpha.square() * self.variances + sigma.square()).clamp_min(1e-12).rsqrt().to(x.dtype)
         alpha, sigma = alpha.to(x.dtype), sigma.to(x.dtype)
-        white = ((x.flatten(1) - alpha * self.mean) @ self.basis) * total.rsqrt()
+        white = ((x.flatten(1) - alpha * self.mean) @ self.basis) * scale
         noises = tuple(state.flatten(1) @ self.basis for state in states)
         residual = self.net(white, t, cond, noises, times)
-        # D = m + Q (alpha L / sqrt(V) white + sigma sqrt(L / V) F); likewise E[eps | x] = Q (sigma white / sqrt(V) - ...)
-        # the root of a quotient that is 0 would have no derivative
-        share, spread = self.variances * total.rsqrt(), self.variances.sqrt() * total.rsqrt()
-        denoised = alpha * share * white + sigma * spread * residual
-        noise = sigma * total.rsqrt() * white - alpha * spread * residual
         rates = path.alpha_dot(t)[:, None].to(x.dtype), path.sigma_dot(t)[:, None].to(x.dtype)
-        velocity = (rates[0] * denoised + rates[1] * noise) @ self.basis.T + rates[0] * self.mean
+        carried = (rates[0] * alpha * self.variances + rates[1] * sigma) * scale
+        # the root of a quotient that is 0 would have no derivative
+        corrected = (rates[0] * sigma - rates[1] * alpha) * self.variances.sqrt() * scale
+        velocity = (carried * white + corrected * residual) @ self.basis.T + rates[0] * self.mean
         return velocity.reshape(x.shape)
