@@ -156,8 +156,11 @@ def test_eval_compares_the_map_with_its_teacher(diamond, chain, here):
     assert distances["GLASS-32"][2] < distances["GLASS-2"][2]
     assert distances["GLASS-1"] == figures["posterior"]["energy_distance_published"]["GLASS-1"]  # one step has no grid
     assert distances["GLASS-8"][4] < 0.5 * figures["posterior"]["energy_distance_published"]["GLASS-8"][4]
-    for steps in ("equivalent_steps", "equivalent_steps_published"):
-        assert all(1 <= number <= 32 for number in figures["posterior"][steps])
+    for steps, row in (("equivalent_steps", "map: GLASS steps"), ("equivalent_steps_published", "map: even steps")):
+        numbers = figures["posterior"][steps]
+        assert all(1 <= number <= 32 for number in numbers)
+        shown = next(line for line in said.splitlines() if row in line).split("│")[2:-1]
+        assert [cell.strip() for cell in shown] == [f"{number:.1f}" for number in numbers]
     for name in ("brightness", "symmetry"):
         errors = figures["value"]["rmse"][name]
         assert set(errors) == {"map", "plug-in", "reference", *(f"GLASS-{k}" for k in (1, 2, 4, 8, 16, 32))}

@@ -24,7 +24,7 @@ def print_tables(figures: Mapping[str, Any]) -> None:
     rows = {
         **posterior["energy_distance"],
         "map: GLASS steps": posterior["equivalent_steps"],
-        "map: even ones": posterior["equivalent_steps_published"],
+        "map: even steps": posterior["equivalent_steps_published"],
     }
     console.print(_by_time(f"posteriors: energy distance to {reference}", times, rows, "{:.4f}"))
     for view, by in figures["two_sample"].items():
