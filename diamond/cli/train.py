@@ -54,7 +54,13 @@ def train(
     batch: Batch = 256,
     learning_rate: LearningRate = 1e-3,
     interpolant: Annotated[str, typer.Option(help="Path from noise to data: linear or cosine.")] = "linear",
-    conditional: Annotated[bool, typer.Option("--conditional", help="Condition on the class labels.")] = False,
+    conditional: Annotated[
+        bool,
+        typer.Option(
+            "--conditional",
+            help="Condition on the class labels, which are then always needed, but with --label-dropout.",
+        ),
+    ] = False,
     label_dropout: LabelDropout = 0.0,
     flip: Flip = False,
     accumulate: Accumulate = 1,
