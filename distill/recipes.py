@@ -33,7 +33,7 @@ from .objectives import FlowObjective, MapObjective
 from .perceptual import Perceptual
 from .shares import shares_of, usual_loss
 from .students import flow_of, frozen, perceptron_for, student_of
-from .training.batches import Batches
+from .training.batches import Batches, classes_in
 from .training.trainer import Schedule, train
 
 __all__ = ["distill", "distill_flow_map", "train_flow"]
@@ -61,9 +61,11 @@ def train_flow(
     Arguments:
         data: a floating tensor `(N, *event)`, a torch Dataset, map-style or iterable, or an exact mixture to sample: see
             :class:`distill.training.batches.Batches`.
-        net: the network, trained in place; a perceptron in the data's whitened coordinates by default.
+        net: the network, trained in place; a perceptron in the data's whitened coordinates by default, with classes
+            where there are `labels`.
         steps: optimiser steps.
-        labels: class labels `(N,)` to go with a tensor, for a network with classes.
+        labels: class labels `(N,)`, whole numbers from 0 on, to go with a tensor, for a network with classes; the default
+            one's last class is the largest label.
         label_dropout: probability of leaving a label out, so that the network learns the unconditional law as well and
             can be guided.
         flip: whether to mirror images left to right at random.
@@ -137,7 +139,7 @@ def distill(
         perceptual: of "trajectory", further distances of clean samples: see :class:`distill.Perceptual`.
         from_noise: share of the batch at t = 0, where samples are made from noise alone.
         steps, labels, training: as in :func:`train_flow` (`label_dropout`, `flip`, `out` and the like among them), but
-            for a learning rate of 2e-3.
+            for a learning rate of 2e-3. A teacher that tells the velocity must know the labels.
 
     Raises:
         ValueError: a teacher, data, or settings that do not fit.
@@ -222,6 +224,10 @@ def _distil(
     if source is not None:
         if interpolant is not None:
             raise ValueError(f"interpolant: got {interpolant} beside a teacher, which has its own path, expected None")
+        if labels is not None and objective.supervision == "teacher" and not labels_of(source)[0]:
+            raise ValueError(
+                "labels: got some beside a teacher without classes; train the teacher with labels, or leave them out"
+            )
         interpolant, net = source.interpolant, net or student_of(source, plan.seed, **inputs)
     batches = _batches(net, data, labels, label_dropout=label_dropout, flip=flip, workers=workers)
     if net is None:
@@ -245,8 +251,10 @@ def _planned(steps: int, training: dict[str, Any]) -> tuple[Schedule, dict[str, 
 
 
 def _batches(net: Any, data: Any, labels: Tensor | None, *, label_dropout: float, **options: Any) -> Batches:
-    """The data as the network takes them: with labels if it was made with classes."""
+    """The data as the network takes them: with labels if it was made with classes, or is yet to be made for them."""
     classes, no_label = labels_of(net)
+    if net is None and labels is not None:
+        classes = no_label = classes_in(labels)
     if label_dropout and classes and no_label is None:
         raise ValueError(f"label_dropout: got {label_dropout}, but the network knows no label for none, expected 0")
     return Batches(data, labels, classes, no_label=no_label, label_dropout=label_dropout, **options)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
-from torch import nn
+from torch import Tensor, nn
 
 from diamond.flow import Flow
 from diamond.glass import GlassFlow
@@ -25,7 +25,7 @@ from diamond.randomness import seeded
 
 from .training.batches import Batches
 
-__all__ = ["flow_of", "frozen", "perceptron_for", "student_of"]
+__all__ = ["flow_of", "frozen", "perceptron", "perceptron_for", "student_of"]
 
 
 @contextmanager
@@ -75,9 +75,19 @@ def student_of(source: Model, seed: int, states: int, times: int) -> nn.Module:
 def perceptron_for(
     batches: Batches, interpolant: Interpolant | None, seed: int, width: int = 256, **inputs: int
 ) -> Network:
-    """A perceptron in whitened coordinates; a few thousand samples tell the mean and covariance.
+    """A perceptron for the events and classes of `batches`, a few thousand of whose samples tell the mean and covariance.
     `inputs` are those of a map."""
     generator = torch.Generator().manual_seed(seed)
     with seeded(seed):
-        inner = ResidualMLP((math.prod(batches.event_shape),), width, **inputs)
-        return Whitened(inner, batches.event_shape, interpolant, batches.draw(4096, generator)[0])
+        samples, _ = batches.draw(4096, generator)
+        return perceptron(samples, interpolant, width, classes=batches.classes, **inputs)
+
+
+def perceptron(
+    samples: Tensor, interpolant: Interpolant | None, width: int = 256, depth: int = 3, **inputs: int
+) -> Network:
+    """A fresh perceptron in the coordinates in which `samples` `(N, *event)` are white; `inputs` are its `classes`, and a
+    map's `states` and `times`."""
+    event_shape = tuple(samples.shape[1:])
+    inner = ResidualMLP((math.prod(event_shape),), width, depth, **inputs)
+    return Whitened(inner, event_shape, interpolant, samples)

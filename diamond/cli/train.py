@@ -115,15 +115,16 @@ def make_network(
     Raises:
         ValueError: an unknown name, or sizes that do not fit.
     """
-    from diamond.nets import Preconditioned, ResidualMLP, Transformer, UNet, Whitened
+    from diamond.nets import Preconditioned, Transformer, UNet
     from diamond.validation import check_choice, check_positive
+    from distill.students import perceptron
 
     usual = SIZES[check_choice("net", name, SIZES)]
     width = check_positive("width", usual[0] if width is None else width)
     depth = check_positive("depth", usual[1] if depth is None else depth)
     event_shape = tuple(images.shape[1:])
     if name == "mlp":
-        return Whitened(ResidualMLP((images[0].numel(),), width, depth, classes), event_shape, interpolant, images)
+        return perceptron(images, interpolant, width, depth, classes=classes)
     if name == "unet":
         patch = 2 if min(event_shape[1:]) > 16 and not any(side % 2 for side in event_shape[1:]) else 1
         inner = UNet(event_shape, width, (1, 2, 2), depth, classes=classes, patch=patch)

@@ -25,7 +25,7 @@ from diamond.validation import check_positive
 from ..fingerprints import fingerprint
 from .streams import fetch_ahead, fetch_stream
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "classes_in"]
 
 ALL = slice(None)
 
@@ -37,7 +37,7 @@ class Batches:
         data: a floating tensor `(N, *event)`; a torch Dataset, map-style or iterable, whose items are events or pairs
             (event, label); or a :class:`~diamond.GaussianMixtureFlow`, which is sampled.
         labels: class labels `(N,)` to go with a tensor.
-        classes: number of classes that the network was made for; 0 leaves all labels out.
+        classes: number of classes that the network was made for; 0 leaves the labels of a Dataset out.
         no_label: the label that stands for none, `classes` by default.
         label_dropout: probability, in [0, 1), with which a label becomes that one.
         flip: whether each image is mirrored left to right with probability one half.
@@ -45,8 +45,8 @@ class Batches:
             stream, whose own business it is to share itself out among several.
 
     Raises:
-        ValueError: data of another kind, less than two samples, or not finite; labels that do not fit or are missing;
-            options that cannot be used.
+        ValueError: data of another kind, less than two samples, or not finite; labels that do not fit, are missing, or
+            that the network does not take; options that cannot be used.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Batches:
     def _fetch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.data, Tensor):
             index = index.to(self.data.device)
-            return self.data[index], self.labels[index] if self.labels is not None and self.classes else None
+            return self.data[index], self.labels[index] if self.labels is not None else None
         return self._parted(default_collate([self.data[int(i)] for i in index]))
 
     def _parted(self, items: Any) -> tuple[Tensor, Tensor | None]:
@@ -159,6 +159,11 @@ class Batches:
     def _checked(self) -> tuple[int, ...]:
         """The shape of an event, once the data are known to be fit for training."""
         data, labels = self.data, self.labels
+        if labels is not None and not isinstance(data, Tensor):
+            raise ValueError(
+                f"labels: got some beside a {type(data).__name__}, expected None: they go with a tensor, and the items of a "
+                "Dataset hold their own"
+            )
         if isinstance(data, GaussianMixtureFlow):
             if self.classes:
                 raise ValueError("data: got a mixture, which has no labels, but the network was made with classes")
@@ -175,11 +180,16 @@ class Batches:
             raise ValueError(f"data: got {count}, expected at least two")
         if isinstance(data, Tensor):
             check_events(data)
-            if labels is not None and labels.shape != (len(data),):
+            if isinstance(labels, Tensor) and labels.shape != (len(data),):
                 raise ValueError(f"labels: got shape {tuple(labels.shape)}, expected ({len(data)},)")
             if self.classes and labels is None:
                 raise ValueError("labels: got None, but the network is conditional and expects them")
-            if self.classes and labels is not None:
+            if labels is not None and not self.classes:
+                raise ValueError(
+                    "labels: got some beside a network made without classes; make it with "
+                    f"classes={classes_in(labels)}, which a network of your own has as an attribute, or leave labels out"
+                )
+            if labels is not None:
                 check_labels(labels, self.classes)
         return tuple(self._fetch(torch.zeros(1, dtype=torch.long))[0].shape[1:])
 
@@ -203,8 +213,21 @@ def check_labels(labels: Tensor, classes: int) -> None:
         ValueError: they are not.
     """
     expected = f"expected whole numbers from 0 to {classes - 1}, the network's {classes} classes"
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"labels: got {labels.dtype}, {expected}")
+    if classes_in(labels, expected) > classes:
+        raise ValueError(f"labels: got labels from {int(labels.min())} to {int(labels.max())}, {expected}")
+
+
+def classes_in(labels: Tensor, expected: str = "expected a tensor (N,) of whole numbers from 0 on") -> int:
+    """How many classes there are by `labels` `(N,)`, the largest of which is the last class.
+
+    Raises:
+        ValueError: they are no whole numbers from 0 on; it ends in what was `expected`.
+    """
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"labels: got {getattr(labels, 'dtype', type(labels).__name__)}, {expected}")
+    if not labels.numel():
+        return 0
     low, high = (int(end) for end in torch.aminmax(labels))
-    if not 0 <= low <= high < classes:
+    if low < 0:
         raise ValueError(f"labels: got labels from {low} to {high}, {expected}")
+    return high + 1

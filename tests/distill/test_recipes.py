@@ -9,10 +9,11 @@ import align
 import distill
 
 from diamond.evaluation import energy_distance
+from diamond.flow import Flow
 from diamond.glass import GlassFlow
 from diamond.interpolant import Cosine
 from diamond.mixture import GaussianMixtureFlow
-from diamond.nets import ResidualMLP
+from diamond.nets import ResidualMLP, labels_of
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 QUICKLY = {"batch": 256, "learning_rate": 4e-3, "progress": False}  # twice the usual rate: half the steps do
@@ -163,6 +164,48 @@ def test_labels_are_left_out_as_the_network_says():
     assert set(train(None, 0.0).tolist()) == {3}
     with pytest.raises(ValueError, match="label_dropout: got 0.5, but the network knows no label for none, expected 0"):
         train(None, 0.5)
+
+
+def test_labels_make_the_usual_network_conditional():
+    """Two classes, at 2 and -2 of standard deviation 0.5, whose labels leave out a number: the mean of samples by label."""
+    labels = torch.arange(400) % 2 * 2
+    data = 2.0 - 2.0 * labels[:, None] + 0.5 * torch.randn(400, 1, generator=torch.Generator().manual_seed(0))
+    options = {"labels": labels, "batch": 128, "learning_rate": 5e-3, "ema": 0.9, "progress": False}
+    flow = distill.train_flow(data, steps=120, **options)
+    model = distill.distill(None, data, supervision="data", loss="psd", steps=120, **options)
+    for trained in (flow, model):
+        assert labels_of(trained) == (3, 3)
+        drawn = trained.sample(400, 8, cond=labels, generator=torch.Generator().manual_seed(1)).detach()
+        means = [float(drawn[labels == label].mean()) for label in (0, 2)]
+        assert means == pytest.approx([2, -2], abs=0.3)
+    assert labels_of(distill.train_flow(data, steps=1, progress=False)) == (0, None)
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (torch.arange(4) - 1, "labels: got labels from -1 to 2, expected a tensor"),
+        (torch.arange(4.0), "labels: got torch.float32, expected a tensor"),
+        ([0, 1, 2, 3], "labels: got list, expected a tensor"),
+        (torch.arange(5), r"labels: got shape \(5,\), expected \(4,\)"),
+    ],
+)
+def test_labels_that_tell_no_classes_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        distill.train_flow(torch.zeros(4, 2), labels=labels, steps=1, progress=False)
+
+
+def test_labels_beside_what_knows_no_classes_are_refused(plane):
+    """They were once left out without a word."""
+    data, labels = torch.zeros(4, 2), torch.arange(4)
+    net = ResidualMLP((2,), 8, 1)
+    with pytest.raises(ValueError, match="labels: got some beside a network .*; make it with classes=4"):
+        distill.train_flow(data, net, labels=labels, steps=1, progress=False)
+    for teacher in (plane[0], Flow(net)):
+        with pytest.raises(ValueError, match="labels: got some beside a teacher without classes; train the teacher"):
+            distill.distill(teacher, data, labels=labels, steps=1, progress=False)
+    with pytest.raises(ValueError, match="labels: got some beside a network made without classes"):
+        distill.distill(Flow(net), data, supervision="data", labels=labels, steps=1, progress=False)
 
 
 def _distance(sampler, exact):

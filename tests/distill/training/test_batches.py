@@ -75,6 +75,9 @@ def test_the_network_without_a_label_learns_the_unconditional_mean():
         ((IMAGES, torch.arange(4.0), 4), {}, "labels: got torch.float32, expected whole numbers"),
         ((IMAGES, torch.arange(5), 4), {}, r"labels: got shape \(5,\), expected \(4,\)"),
         ((IMAGES, None, 4), {}, "labels: got None"),
+        ((IMAGES, [0, 1, 2, 3], 4), {}, "labels: got list, expected whole numbers"),
+        ((IMAGES, torch.arange(4)), {}, "labels: got some beside a network made without .*; make it with classes=4"),
+        ((IMAGES, torch.arange(4.0)), {}, "labels: got torch.float32, expected a tensor"),
     ],
 )
 def test_what_cannot_be_used_is_refused(arguments, options, message):
@@ -86,6 +89,13 @@ def test_a_mixture_has_no_labels():
     mixture = GaussianMixtureFlow(torch.ones(1), torch.zeros(1, 2), torch.ones(1))
     with pytest.raises(ValueError, match="a mixture, which has no labels"):
         Batches(mixture, classes=3)
+    with pytest.raises(ValueError, match="labels: got some beside a GaussianMixtureFlow, expected None"):
+        Batches(mixture, torch.arange(4), classes=4)
+
+
+def test_labels_beside_a_dataset_are_not_ignored():
+    with pytest.raises(ValueError, match="labels: got some beside a Items, expected None: .* items of a Dataset hold"):
+        Batches(Items(), torch.arange(4), classes=4)
 
 
 class Items(torch.utils.data.Dataset):
