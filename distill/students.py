@@ -65,7 +65,8 @@ def student_of(source: Model, seed: int, states: int, times: int) -> nn.Module:
         if source.prediction != "velocity" or not isinstance(source.net, Network):
             raise ValueError(
                 "net: got None, but the teacher's network cannot grow into a map's: it is not one of diamond.nets that "
-                "predicts the velocity; expected a network made with the further states and times"
+                "predicts the velocity; expected a network made with the further states and times, like "
+                f"diamond.nets.ResidualMLP({source.event_shape}, states={states}, times={times}) as net="
             )
         with seeded(seed):
             return grow(source.net, states, times)

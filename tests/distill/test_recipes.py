@@ -208,6 +208,23 @@ def test_labels_beside_what_knows_no_classes_are_refused(plane):
         distill.distill(Flow(net), data, supervision="data", labels=labels, steps=1, progress=False)
 
 
+def test_a_teacher_that_cannot_grow_is_told_what_its_map_needs():
+    """The network that the sentence names does."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow, data = Flow(ForeignNet(), event_shape=(2,)), torch.randn(8, 2)
+    for recipe, inputs in ((distill.distill, {"states": 1, "times": 3}), (distill.distill_flow_map, {"times": 1})):
+        told = ", ".join(f"{name}={count}" for name, count in ({"states": 0} | inputs).items())
+        with pytest.raises(ValueError, match=rf"like diamond.nets.ResidualMLP\(\(2,\), {told}\) as net="):
+            recipe(flow, data, steps=1, progress=False)
+        recipe(flow, data, ResidualMLP((2,), **inputs), steps=1, batch=4, progress=False)
+
+
+class ForeignNet(torch.nn.Module):
+    def forward(self, x, t, cond=None):
+        return -x
+
+
 def _distance(sampler, exact):
     generator = torch.Generator().manual_seed(6)
     x_t, noise = torch.randn(24, 2, generator=generator) * 0.7, torch.randn(800, 24, 2, generator=generator)
