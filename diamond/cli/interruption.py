@@ -8,7 +8,7 @@ import os
 import time
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import typer
@@ -25,7 +25,6 @@ def resumable(out: Path, resume: bool) -> Iterator[None]:
 
     Raises:
         KeyboardInterrupt: as it came, with a sentence on the state that was saved.
-        ValueError: the state file is foreign.
     """
     speaks = os.environ.get("RANK", "0") == "0"
     began = time.time()
@@ -33,7 +32,8 @@ def resumable(out: Path, resume: bool) -> Iterator[None]:
     if resume and speaks and state.is_file():
         from diamond.checkpoint import read_header
 
-        typer.echo(f"found {state}, left at step {read_header(state).get('step')}")
+        with suppress(ValueError):  # a file that is no state is the trainer's to refuse
+            typer.echo(f"found {state}, left at step {read_header(state).get('step')}")
     try:
         yield
     except KeyboardInterrupt:

@@ -26,6 +26,8 @@ from .averages import Averages
 
 __all__ = ["StateFile"]
 
+ANEW = "remove it, or give --no-resume (resume=False), to start anew"
+
 
 class StateFile:
     """The state of a run, on disk.
@@ -89,7 +91,10 @@ class StateFile:
         self.path.with_name(f"{self.path.name}.next").unlink(missing_ok=True)
         if not self.path.exists():
             return 0
-        tensors, header = read_tensors(self.path)
+        try:
+            tensors, header = read_tensors(self.path)
+        except ValueError as error:
+            raise ValueError(f"{error}; {ANEW}") from error
         self._check_settings(header)
         parts: dict[str, dict[str, Tensor]] = {"average": {}, "optimizer": {}, **{kind: {} for kind in self.modules}}
         for name, value in tensors.items():
@@ -101,7 +106,7 @@ class StateFile:
             self.averages.load_state_dict(parts["average"])
         except (RuntimeError, KeyError) as error:
             raise ValueError(
-                f"{self.path}: it holds a run of another network, expected one of this model; remove it to start anew"
+                f"{self.path}: it holds a run of another network, expected one of this model; {ANEW}"
             ) from error
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["optimizer"].items():
@@ -120,11 +125,11 @@ class StateFile:
     def _check_settings(self, header: dict[str, Any]) -> None:
         found, expected = _flat(header.get("settings", {})), _flat(self.settings)
         if header.get("kind") != "training state":
-            raise ValueError(f"{self.path}: it is a {header.get('kind')}, expected a training state")
+            raise ValueError(f"{self.path}: it is a {header.get('kind')}, expected a training state; {ANEW}")
         differing = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
         if differing:
             there, here = (", ".join(f"{n}={side.get(n)!r}" for n in differing) for side in (found, expected))
-            raise ValueError(f"{self.path}: it holds a run with {there}, expected {here}; remove it to start anew")
+            raise ValueError(f"{self.path}: it holds a run with {there}, expected {here}; {ANEW}")
 
     def _set_aside(self) -> None:
         """Gives the state that is about to be replaced a second name, where it is to be kept."""

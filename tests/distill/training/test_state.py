@@ -188,12 +188,12 @@ def test_the_latest_states_are_kept_and_older_ones_pruned(tmp_path, fails_at):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"batch": 16}, "holds a run with batch=8, expected batch=16; remove it"),
+        ({"batch": 16}, "holds a run with batch=8, expected batch=16; remove it, or give --no-resume"),
         ({"seed": 3, "ema": 0.5}, "with ema=0.999, seed=0, expected ema=0.5, seed=3; remove it"),
         ({"accumulate": 2}, r"processes \* accumulate=1, expected processes \* accumulate=2"),
         ({"times": "early"}, "objective.times='uniform', expected objective.times='early'"),
         ({"precision": "bf16"}, "precision='fp32', expected precision='bf16'"),
-        ({"width": 16}, "another network"),
+        ({"width": 16}, r"another network, .*; remove it, or give --no-resume \(resume=False\), to start anew"),
     ],
 )
 def test_other_settings_are_refused_with_the_difference_named(change, message, tmp_path, fails_at):
@@ -204,6 +204,17 @@ def test_other_settings_are_refused_with_the_difference_named(change, message, t
     with pytest.raises(ValueError, match=message):
         train(out, **change)
     train(out, **change, resume=False)
+
+
+def test_a_file_that_is_no_state_is_refused_with_what_to_do(tmp_path):
+    out, state = tmp_path / "flow.ckpt", tmp_path / "flow.ckpt.state"
+    train(state, steps=1)
+    with pytest.raises(ValueError, match="it is a Flow, expected a training state; remove it, or give --no-resume"):
+        train(out)
+    state.write_bytes(b"half")
+    with pytest.raises(ValueError, match="it is empty, truncated or foreign, .*; remove it, or give --no-resume"):
+        train(out)
+    train(out, resume=False)
 
 
 def test_other_data_are_refused(tmp_path, fails_at):
