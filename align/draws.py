@@ -9,6 +9,7 @@ import torch
 
 from torch import Tensor
 
+from diamond.labels import check_labels
 from diamond.model import PosteriorSampler, map_cond, slice_cond
 from diamond.randomness import AntitheticNoise, Generator, SlicedNoise, check_generators, fresh_generator
 from diamond.validation import check_positive
@@ -85,11 +86,12 @@ def check_sampler(model: Any) -> None:
         )
 
 
-def check_cond(cond: Any, rows: int, expected: str) -> None:
-    """Refuses conditioning whose leading dimension is not `rows`, which is what was `expected`.
+def check_cond(model: Any, cond: Any, rows: int, expected: str) -> None:
+    """Refuses conditioning whose leading dimension is not `rows`, which is what was `expected`, and labels that are no
+    class of `model`.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is one of these.
     """
 
     def check(tensor: Tensor) -> Tensor:
@@ -98,6 +100,7 @@ def check_cond(cond: Any, rows: int, expected: str) -> None:
         return tensor
 
     map_cond(check, cond)
+    check_labels(model, cond)
 
 
 def source_of(generator: Any) -> torch.Generator | Sequence[torch.Generator]:

@@ -74,7 +74,7 @@ def value_gradient(
     elif not hasattr(model, "denoise"):
         raise ValueError(f"model: got {type(model).__name__}, expected a model with a denoise method")
     check_state(x_t, model.event_shape)
-    check_cond(cond, len(x_t), f"{len(x_t)}, as x_t has")
+    check_cond(model, cond, len(x_t), f"{len(x_t)}, as x_t has")
     scorer, t = scorer_of(reward, chunk, reward_chunk), as_times(t, x_t)
     check_draws(mc, antithetic)
     source = source_of(generator)

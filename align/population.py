@@ -11,6 +11,7 @@ With an accelerator of several processes each of them holds an equal share of ev
 from __future__ import annotations
 
 import copy
+import sys
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -88,19 +89,19 @@ class Population:
                 f"generator: got {len(generator)} generators, expected one, or one for each of {batch} populations"
             )
         self.generator, self.shared = self.processes.split(source_of(generator))
-        check_cond(cond, batch, f"batch={batch}")
-        rewards = reward if isinstance(reward, Sequence) else [reward]
-        self.replicates = all(one is rewards[0] for one in rewards) and _alike(cond)
+        check_cond(model, cond, batch, f"batch={batch}")
+        several = reward if isinstance(reward, Sequence) and not isinstance(reward, str) else None
+        self.replicates = (several is None or all(one is several[0] for one in several)) and _alike(cond)
         self.cond = self.reward_cond = repeat_cond(cond, self.size, interleave=True)
-        if isinstance(reward, Sequence):
-            if len(reward) != batch:
+        if several is not None:
+            if len(several) != batch:
                 raise ValueError(
-                    f"reward: got {len(reward)} rewards, expected one, or one for each of {batch} populations"
+                    f"reward: got {len(several)} rewards, expected one, or one for each of {batch} populations"
                 )
             self.reward_cond = torch.arange(batch).repeat_interleave(self.size), self.cond
-            reward = ByPopulation(reward)
+        scored: Any = reward if several is None else ByPopulation(several)
         reward_chunk = self.chunk if reward_chunk is None else check_positive("reward_chunk", reward_chunk)
-        self.scorer = Scorer(reward, reward_chunk)
+        self.scorer = Scorer(scored, reward_chunk)
         self.account = Account(model, self.scorer, besides)
 
     @property
@@ -210,8 +211,11 @@ class Population:
         pairs: Iterable[tuple[float, float]] = zip(times[:-1].tolist(), times[1:].tolist(), strict=True)
         if progress and self.processes.index == 0:
             from tqdm.auto import tqdm  # which complains in notebooks that lack its widget
+            from tqdm.notebook import tqdm_notebook
 
-            pairs = tqdm(list(pairs), desc=description, unit="step", dynamic_ncols=True)
+            kept = not (sys.stderr.isatty() or issubclass(tqdm, tqdm_notebook))  # a file keeps every state of the bar
+            seconds = 10.0 if kept else 0.1
+            pairs = tqdm(list(pairs), desc=description, unit="step", dynamic_ncols=True, mininterval=seconds)
         return ((k, t, t_next) for k, (t, t_next) in enumerate(pairs))
 
     def report(

@@ -75,7 +75,7 @@ def released_gradient(
         raise ValueError(f"model: got {type(model).__name__}, expected a diamond.WeightedDiamondMap")
     check_state(x_t, model.event_shape)
     t, rows = as_times(t, x_t), len(x_t)
-    check_cond(cond, rows, f"{rows}, as x_t has")
+    check_cond(model, cond, rows, f"{rows}, as x_t has")
     scorer = scorer_of(reward, chunk)
     noise = SlicedNoise(source_of(generator), rows, check_positive("mc", mc))
     terms = SoftmaxMean(torch.stack([x_t] * 3, dim=1))

@@ -66,7 +66,10 @@ class Scorer:
 
     def __init__(self, reward: Reward, chunk: int | None = None) -> None:
         if not callable(reward):
-            raise ValueError(f"reward: got {type(reward).__name__}, expected a callable reward(z) -> (N,)")
+            came = repr(reward) if isinstance(reward, str) else type(reward).__name__
+            raise ValueError(
+                f"reward: got {came}, expected a callable reward(z) -> (N,), like align.rewards.Brightness()"
+            )
         self.reward, self.chunk, self.calls = reward, chunk, 0
         self.takes_cond = takes_cond(reward)
         self.step: Any = None  # for failures to carry

@@ -81,7 +81,7 @@ def value(
     scorer = scorer_of(reward, chunk, reward_chunk)
     check_sampler(model)
     check_state(x_t, model.event_shape)
-    check_cond(cond, len(x_t), f"{len(x_t)}, as x_t has")
+    check_cond(model, cond, len(x_t), f"{len(x_t)}, as x_t has")
     t = as_times(t, x_t)
     check_positive("mc", mc, 1 if correction is None else 2)
     if correction is not None:

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from .flow import Flow
+from .labels import warn_of_no_label
 from .nets import labels_of
 from .validation import check_positive, shared
 
@@ -76,6 +77,7 @@ class ClassifierFree(Flow):
         if not isinstance(cond, Tensor) or cond.shape != t.shape or cond.is_floating_point():
             came = f"{cond.dtype} {tuple(cond.shape)}" if isinstance(cond, Tensor) else type(cond).__name__
             raise ValueError(f"cond: got {came}, expected class labels ({len(x)},), whole numbers")
+        warn_of_no_label(self, f"scale: got {self.scale:g}")
         first, last = self.interval
         guided = (first <= t) & (t <= last)
         if self.scale == 0:

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from .interpolant import Interpolant, Linear, per_sample
+from .labels import check_labels, warn_of_no_label
 from .model import Model, fold_draws, repeat_cond
 from .observation import combine_looks
 from .randomness import Generator, normal
@@ -116,6 +117,8 @@ class DiamondMap(Model):
 
     def _endpoint_at(self, x: Tensor, time: Tensor, noise: Tensor, times: tuple[Tensor, ...], cond: Any) -> Tensor:
         """The network's endpoint `Z` `(B, *event)` at the statistic `x` of effective `time`."""
+        if cond is None:
+            warn_of_no_label(self)
         velocity = self.net(x, time, cond, states=(noise,), times=times)
         return self.interpolant.denoiser_from_velocity(x, time, velocity)
 
@@ -244,6 +247,7 @@ class DiamondMap(Model):
         One step is a posterior draw from pure noise, of which the outer state knows nothing; more are a chain of
         DDPM transitions by early stopping, on a uniform grid of times.
         """
+        check_labels(self, cond)
         x = self.prior(check_positive("n", n), generator=generator)
         for i in range(check_positive("steps", steps)):
             x = self.transition(x, i / steps, (i + 1) / steps, cond=cond, generator=generator)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .interpolant import Interpolant, Linear
+from .labels import check_labels, warn_of_no_label
 from .model import Model
 from .randomness import Generator, normal
 from .transition import ddpm_correlation, gaussian_step
@@ -57,7 +58,9 @@ class Flow(Model):
     """A flow model.
 
     Arguments:
-        net: `net(x, t)` or `net(x, t, cond)`, with `x` `(B, *event)` and `t` `(B,)`, giving `(B, *event)`.
+        net: `net(x, t)` or `net(x, t, cond)`, with `x` `(B, *event)` and `t` `(B,)`, giving `(B, *event)`. A velocity is
+            `dx_t / dt`, with t from 0 = noise to 1 = data: a network `v(x, s)` of the opposite convention, s = 0 data and
+            s = 1 noise, is adapted by `net = lambda x, t: -v(x, 1 - t)`; on the linear path, that of most rectified flows.
         interpolant: the path it was trained on, linear by default.
         event_shape: the shape of one sample; `net.event_shape` where that exists.
         prediction: what the network gives: "velocity", "denoiser" or "noise" (the mean of eps given x_t).
@@ -115,7 +118,10 @@ class Flow(Model):
 
     def _network(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         self.nfe += len(x) * getattr(self.net, "evaluations", 1)
-        return self.net(x, t) if cond is None else self.net(x, t, cond)
+        if cond is None:
+            warn_of_no_label(self)
+            return self.net(x, t)
+        return self.net(x, t, cond)
 
     def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """`u_t(x_t)`, `(B, *event)`, for states `(B, *event)` and times `(B,)` or one time. Costs one evaluation."""
@@ -161,9 +167,11 @@ class Flow(Model):
             generator: the source of the noise.
 
         Raises:
-            ValueError: a count below 1, an unknown solver, `eta` outside [0, 1], or a solver chosen with `eta > 0`.
+            ValueError: a count below 1, an unknown solver, `eta` outside [0, 1], a solver chosen with `eta > 0`, or a
+                label that is no class.
         """
         check_positive("n", n)
+        check_labels(self, cond)
         times = torch.linspace(0, 1, check_positive("steps", steps) + 1, dtype=torch.float64, device=self.device)
         x = self.prior(n, generator=generator)
         if not 0 <= eta <= 1:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .interpolant import Interpolant, Linear, per_sample
+from .labels import check_labels, warn_of_no_label
 from .model import Model
 from .randomness import Generator, normal
 from .transition import gaussian_step
@@ -58,12 +59,18 @@ class FlowMap(Model):
 
     def displace(self, x: Tensor, t: Tensor, r: Tensor, *, cond: Any = None) -> Tensor:
         """`X_{t,r}(x)`, `(B, *event)`, without a check of the arguments: states `(B, *event)`, times `(B,)`, t <= r."""
-        self.nfe += len(x) * getattr(self.net, "evaluations", 1)
+        self._count(x, cond)
         path = self.interpolant
         endpoint = path.denoiser_from_velocity(x, t, self.net(x, t, cond, times=(r,)))
         sigma = path.sigma(t)
         shrink = torch.where(sigma > 0, path.sigma(r) / torch.where(sigma > 0, sigma, 1.0), 1.0)
         return per_sample(shrink, x) * x + per_sample(path.alpha(r) - shrink * path.alpha(t), x) * endpoint
+
+    def _count(self, x: Tensor, cond: Any) -> None:
+        """Counts one call of the network."""
+        self.nfe += len(x) * getattr(self.net, "evaluations", 1)
+        if cond is None:
+            warn_of_no_label(self)
 
     def forward(self, x: Tensor, t: Tensor | float, r: Tensor | float, *, cond: Any = None) -> Tensor:
         """`X_{t,r}(x)`, `(B, *event)`, for states at times `t <= r`.
@@ -115,12 +122,13 @@ class FlowMap(Model):
         """The velocity of the probability-flow ODE, `(B, *event)`: the network's own, on the map's diagonal."""
         check_state(x_t, self.event_shape)
         t = as_times(t, x_t)
-        self.nfe += len(x_t) * getattr(self.net, "evaluations", 1)
+        self._count(x_t, cond)
         return self.net(x_t, t, cond, times=(t,))
 
     @torch.no_grad()
     def sample(self, n: int, steps: int = 1, *, cond: Any = None, generator: Generator = None) -> Tensor:
         """`n` samples `(n, *event)` by `steps` maps on a uniform grid of times, one evaluation each."""
+        check_labels(self, cond)
         x = self.prior(check_positive("n", n), generator=generator)
         for i in range(check_positive("steps", steps)):
             x = self(x, i / steps, (i + 1) / steps, cond=cond)

@@ -74,6 +74,7 @@ class Model(nn.Module, abc.ABC):
         self.event_shape = tuple(int(size) for size in event_shape)
         self.nfe = 0
         self.metadata: dict = {}
+        self.told_of_no_label = False  # by a warning, which comes once: see diamond.labels
 
     @property
     def dtype(self) -> torch.dtype:
@@ -152,7 +153,10 @@ def map_cond(function: Callable[[Tensor], Any], cond: Any) -> Any:
         return rows if rows is None else [cond[row] for row in rows]
     if isinstance(cond, (tuple, list)):
         return type(cond)(map_cond(function, value) for value in cond)
-    raise ValueError(f"cond: got {type(cond).__name__}, expected a tensor, texts, or a dict, tuple or list of them")
+    advice = "; numbers make a tensor, like torch.tensor([7])" if isinstance(cond, (int, float)) else ""
+    raise ValueError(
+        f"cond: got {type(cond).__name__}, expected a tensor, texts, or a dict, tuple or list of them{advice}"
+    )
 
 
 def repeat_cond(cond: Any, n: int, *, interleave: bool = False) -> Any:

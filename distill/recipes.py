@@ -87,7 +87,8 @@ def train_flow(
     if net is None:
         net = perceptron_for(batches, interpolant, plan.seed)
     flow = Flow(net, interpolant, batches.event_shape, prediction)
-    flow.metadata = {**(metadata or {}), "steps": steps, "seed": plan.seed}
+    learned = {"label_dropout": label_dropout} if labels_of(net)[0] else {}
+    flow.metadata = {**(metadata or {}), **learned, "steps": steps, "seed": plan.seed}
     _check_fit(flow, batches)
     return train(flow, FlowObjective(times), batches, plan, description="train flow", **options)
 

@@ -266,3 +266,26 @@ def test_samples_have_the_dtype_of_the_network(correlated):
 def test_the_path_is_linear_unless_told_otherwise():
     assert isinstance(Flow(lambda x, t: x, event_shape=(2,)).interpolant, Linear)
     assert isinstance(Flow(lambda x, t: x, Cosine(), (2,)).interpolant, Cosine)
+
+
+def test_a_network_from_data_to_noise_is_adapted_as_the_docstring_says(seeded, check_law):
+    """Of Gaussian data, `dx_s / ds = E[noise - data | x_s]` at `x_s = (1 - s) data + s noise`, with plain matrices."""
+    mean = torch.tensor([0.6, -0.3], dtype=torch.float64)
+    covariance, eye = torch.tensor([[0.5, 0.3], [0.3, 0.4]], dtype=torch.float64), torch.eye(2, dtype=torch.float64)
+
+    def gain(s):
+        return (1 - s) * covariance @ torch.linalg.inv((1 - s) ** 2 * covariance + s**2 * eye)
+
+    def v(x, s):
+        s = float(s[0])
+        gap = x - (1 - s) * mean
+        return s * gap @ torch.linalg.inv((1 - s) ** 2 * covariance + s**2 * eye) - mean - gap @ gain(s).T
+
+    flow = Flow(lambda x, t: -v(x, 1 - t), event_shape=(2,))
+    x = torch.randn(5, 2, dtype=torch.float64, generator=seeded())
+    for t in (0.2, 0.7):
+        expected = mean + (x - t * mean) @ gain(1 - t).T
+        assert torch.allclose(flow.denoise(x, t), expected, rtol=1e-5, atol=1e-6)  # times in float32 or better
+    noise = torch.randn(20_000, 2, dtype=torch.float64, generator=seeded())
+    times = torch.linspace(0, 1, 41, dtype=torch.float64)
+    check_law(heun(flow.velocity, noise, times), mean, covariance, slack=2e-3)

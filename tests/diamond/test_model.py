@@ -59,3 +59,10 @@ def test_conditioning_goes_with_its_row(interleave):
 def test_conditioning_of_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="^cond: got str, expected a tensor, texts, or a dict, tuple or list of them"):
         repeat_cond("a cat", 2)
+
+
+def test_numbers_in_a_list_are_told_to_make_a_tensor():
+    with pytest.raises(
+        ValueError, match=r"^cond: got int, expected a tensor, .*; numbers make a tensor, like torch.tensor"
+    ):
+        repeat_cond([7], 2)

@@ -1,8 +1,11 @@
 """What every algorithm gives, shows and refuses."""
 
+import sys
+
 import numpy
 import pytest
 import torch
+import tqdm.auto
 
 import align
 
@@ -102,3 +105,19 @@ def test_numbers_of_other_libraries_are_kept_as_settings_that_can_be_saved(make,
         assert out.settings[name] == 0.5
         out.save(tmp_path / "result")
         assert align.Alignment.load(tmp_path / "result").settings == out.settings
+
+
+@pytest.mark.parametrize(("terminal", "seconds"), [(True, 0.1), (False, 10.0)])
+def test_a_bar_in_a_file_is_written_seldom(terminal, seconds, algorithm, case_a, mild, monkeypatch):
+    """It keeps every state of the bar; a terminal shows the last."""
+    seen = []
+
+    class Bar(tqdm.auto.tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            seen.append(self.mininterval)
+
+    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    algorithm(case_a, mild, progress=True)
+    assert seen == [seconds]

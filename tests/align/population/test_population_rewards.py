@@ -26,6 +26,13 @@ def test_rewards_of_their_own_must_be_one_for_each_population(algorithm, case_a,
         algorithm(case_a, [mild, 3.0], batch=2)
 
 
+def test_the_name_of_a_reward_is_none(algorithm, case_a):
+    expected = r"^reward: got 'bright', expected a callable reward\(z\) -> \(N,\), like align.rewards.Brightness\(\)$"
+    for batch in (1, 6):
+        with pytest.raises(ValueError, match=expected):
+            algorithm(case_a, "bright", batch=batch)
+
+
 def test_what_the_parts_of_a_reward_say_is_kept_with_the_samples(algorithm, case_a, mild, family, tmp_path):
     """Unweighted, a held-out part of weight 0 among them; on disk too."""
     reward = align.rewards.Combined(
