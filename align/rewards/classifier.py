@@ -26,11 +26,16 @@ class ClassReward(RewardModule):
         label: the wanted class; by default `cond` holds one for each sample, `(N,)`.
 
     Raises:
-        ValueError: when called, logits or labels of another shape, no label, or a label that is no class.
+        ValueError: a classifier that cannot be called; or when the reward is, logits or labels of another shape, no label,
+            or a label that is no class.
     """
 
     def __init__(self, classifier: nn.Module | Callable[[Tensor], Tensor], label: int | None = None) -> None:
         super().__init__()
+        if not callable(classifier):
+            raise ValueError(
+                f"classifier: got {type(classifier).__name__}, expected a callable that gives logits (N, classes)"
+            )
         self.classifier, self.label = classifier, label
 
     def classify(self, z: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -133,3 +133,11 @@ def test_what_does_not_fit_is_refused_by_name():
     for answer in (lambda z: z[:, 0], lambda z: z[:1]):
         with pytest.raises(ValueError, match="^classifier: it returned shape"):
             ClassifierLogProbability(answer, 0)(z)
+
+
+@pytest.mark.parametrize("kind", [ClassifierLogProbability, ClassMargin])
+def test_what_is_no_classifier_is_refused_at_once(kind):
+    with pytest.raises(
+        ValueError, match=r"^classifier: got NoneType, expected a callable that gives logits \(N, classes\)$"
+    ):
+        kind(None, 3)
