@@ -47,7 +47,7 @@ class Evidence(NamedTuple):
     error: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Alignment:
     """Samples aligned to a reward, with their weights and what they cost.
 
@@ -85,6 +85,14 @@ class Alignment:
     components: dict[str, Tensor] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     replicates: bool = True
+
+    def __repr__(self) -> str:
+        batch, particles = self.rewards.shape
+        cost = "" if self.nfe is None else f"nfe={self.nfe}, "
+        return (
+            f"Alignment({self.method}, {batch} x {particles} samples of shape {tuple(self.samples.shape[2:])}, "
+            f"{cost}reward_calls={self.reward_calls})"
+        )
 
     # ---------------------------------------------------------------- samples
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .adapters.pipelines import from_pipeline as from_pipeline
     from .checkpoint import load as load
     from .classifier_free import ClassifierFree as ClassifierFree
+    from .data import load_data as load_data
     from .degeneracy import DegenerateWeights as DegenerateWeights
     from .diamond_map import DiamondMap as DiamondMap
     from .flow import Flow as Flow
@@ -43,6 +44,7 @@ _ROOMS = {
     "choose_snr": "snr_choice",
     "from_pipeline": "adapters.pipelines",
     "load": "checkpoint",
+    "load_data": "data",
 }
 
 __all__ = ["__version__", *_ROOMS]

@@ -13,7 +13,7 @@ __all__ = ["SPLITS", "Data", "divide", "rows_of"]
 SPLITS = ("train", "held-out")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Data:
     """One part of a data set.
 
@@ -45,6 +45,10 @@ class Data:
             raise ValueError(
                 f"labels: {self.name} has labels from {low} to {high}, expected classes from 0 to {count - 1}"
             )
+
+    def __repr__(self) -> str:
+        labelled = f"{self.classes} classes" if self.classes else "no labels"
+        return f"Data({self.name}, {len(self.images)} images of shape {tuple(self.images.shape[1:])}, {labelled})"
 
     @property
     def classes(self) -> int:

@@ -294,3 +294,9 @@ def test_summaries_of_even_weights_do_not_pass_over_forbidden_samples(numbered):
     even = dataclasses.replace(numbered(1), rewards=rewards, log_weights=torch.zeros(1, 4))
     assert "-inf by weight, best 3" in even.summary()
     assert "2 by weight, best 3" in dataclasses.replace(even, log_weights=(rewards > 0).log()).summary()
+
+
+def test_a_result_shows_in_one_line(numbered):
+    out = numbered(2)
+    assert repr(out) == "Alignment(by hand, 2 x 4 samples of shape (1,), reward_calls=0)"
+    assert repr(dataclasses.replace(out, nfe=9, reward_calls=8)).endswith("of shape (1,), nfe=9, reward_calls=8)")

@@ -1,6 +1,8 @@
 """Data sets by name: their shapes, ranges and splits, and what is refused."""
 
 import struct
+import subprocess
+import sys
 
 from pathlib import Path
 
@@ -259,3 +261,23 @@ def test_cifar10_as_torchvision_gives_it(tmp_path, monkeypatch):
     part = load_data("cifar10", root=tmp_path)
     assert torch.equal(part.images, torch.from_numpy(colours(4, seed=1)).float() / 127.5 - 1)
     assert part.labels.tolist() == [3, 1, 4, 1] and part.class_names == tuple("abcdefghij")
+
+
+def test_data_show_in_one_line():
+    assert repr(load_data("digits")) == "Data(digits, 1500 images of shape (1, 8, 8), 10 classes)"
+    assert repr(Data(torch.zeros(3, 1, 2, 2), None, "none")) == "Data(none, 3 images of shape (1, 2, 2), no labels)"
+
+
+PUBLIC = """
+import sys
+import diamond
+assert "load_data" in diamond.__all__ and "load_data" in dir(diamond)
+assert not {"torch", "numpy", "torchvision"} & set(sys.modules)
+from diamond.data import load_data
+assert diamond.load_data is load_data
+assert "torchvision" not in sys.modules
+"""
+
+
+def test_loading_is_public_and_costs_nothing_until_it_is_asked_for():
+    subprocess.run([sys.executable, "-c", PUBLIC], check=True)
