@@ -79,8 +79,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Any:
 
     Raises:
         FileNotFoundError: there is no such file or name.
-        ValueError: the file is not one of ours: truncated, foreign, a pickle, or of a later format; or it holds something
-            else than a model.
+        ValueError: it is a folder, or the file is not one of ours: truncated, foreign, a pickle, or of a later format; or
+            it holds something else than a model.
     """
     stored, header = read_tensors(path)
     if (kind := str(header.get("kind"))) in OTHERS:
@@ -145,6 +145,8 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str
 
 def _read(path: str | Path, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = locate(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: it is a folder, expected a checkpoint file")
     if not path.is_file():
         bare = os.fspath(path) == path.stem and names()
         more = f", or the name of one that ships: {', '.join(names())}" if bare else ""

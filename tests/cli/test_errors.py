@@ -52,7 +52,7 @@ CASES = {
     "train --out folder": "out: got 'folder', which is a folder",
     "train --out foreign/glass.ckpt": "out: got 'foreign/glass.ckpt'",
     "distill --teacher nowhere": "teacher: nowhere: there is no such file",
-    "distill --teacher folder": "teacher: folder: there is no such file",
+    "distill --teacher folder": "teacher: folder: it is a folder, expected a checkpoint file",
     "distill --teacher foreign": "teacher: foreign",
     "distill --teacher empty": "teacher: empty",
     "distill --teacher truncated": "teacher: truncated",
@@ -100,6 +100,7 @@ CASES = {
     "eval --model {model} --states 0": "states: got 0",
     "eval --model {model} --data small.npz": "images of shape (1, 6, 6)",
     "info nowhere": "nowhere: there is no such file",
+    "info folder": "folder: it is a folder, expected a checkpoint file",
     "info foreign": "foreign",
 }
 

@@ -61,10 +61,15 @@ def test_a_strange_file_is_refused_in_one_sentence_and_never_run(name, read, tmp
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("name", ["missing", "."])
-def test_a_missing_file_is_named(name, tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
-        load(tmp_path / name)
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing: there is no such file"):
+        load(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("read", [load, read_header, read_tensors])
+def test_a_folder_is_told_from_a_file_that_is_missing(read, tmp_path):
+    with pytest.raises(ValueError, match=f"^{tmp_path}: it is a folder, expected a checkpoint file$"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.9999])
