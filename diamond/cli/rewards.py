@@ -94,7 +94,13 @@ def _reward(name: str, data: Callable[[], Data]) -> Callable[..., Any]:
         )
     if colon and attribute:
         return imported(module, attribute)
-    raise ValueError(f"reward: got {name!r}, expected one of {', '.join(NAMES)}")
+    raise ValueError(f"reward: got {name!r}, expected one of {', '.join(NAMES)}{_difference(name)}")
+
+
+def _difference(name: str) -> str:
+    """What to say of a name that was meant as a difference: `-` is a part of names."""
+    first = next((known for known in SIMPLE if name.startswith(f"{known}-")), None)
+    return "" if first is None else f"; a difference is a sum, like {first}+-1*{name.removeprefix(f'{first}-')}"
 
 
 def _class_reward(kind: str, label: str, data: Callable[[], Data]) -> Callable[..., Any]:

@@ -27,7 +27,7 @@ import torch
 
 from torch import Tensor
 
-from ..randomness import fresh_generator
+from ..randomness import Generator, uniform
 
 __all__ = ["TwoSample", "two_sample_test"]
 
@@ -55,7 +55,7 @@ def two_sample_test(
     states: Tensor | None = None,
     *,
     classifier: Any = None,
-    generator: torch.Generator | None = None,
+    generator: Generator = None,
 ) -> TwoSample:
     """Tests whether `x` and `y` have the same law at each state.
 
@@ -75,8 +75,7 @@ def two_sample_test(
     if states is not None and (states.ndim != 2 or len(states) != x.shape[1]):
         raise ValueError(f"states: got shape {tuple(states.shape)}, expected ({x.shape[1]}, G)")
     if classifier is None:
-        seed = torch.randint(2**31 - 1, (), generator=fresh_generator() if generator is None else generator)
-        classifier = _trees(int(seed))
+        classifier = _trees(int(2**31 * uniform((1,), generator, dtype=torch.float64)))
     half = len(x) // 2
     both = torch.stack([x, y]).double().cpu()  # (2, n, B, F)
     if states is not None:

@@ -36,6 +36,10 @@ __all__ = [
 
 KINDS = (Preconditioned, ResidualMLP, Transformer, UNet, Whitened)
 NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in KINDS}
+OF_ONE_S_OWN = (
+    "; keep the weights of one's own with safetensors.torch.save_model(net, path), and later load them into such a net "
+    "with load_model(net, path) and make the model around it again"
+)
 ADAPTERS = {"DiffusersNetwork": "diamond.adapters.diffusers_network"}  # known too, but imported when asked for
 
 
@@ -43,9 +47,9 @@ def describe(net: Any) -> dict[str, Any]:
     """What a file needs to make `net` again, as JSON values: its class and arguments, networks inside it likewise.
 
     Raises:
-        ValueError: it, or one inside it, is not a network of this package.
+        ValueError: it, or one inside it, is not a network of this package; the message says how to keep its weights.
     """
-    _check_known(net)
+    _check_known(net, OF_ONE_S_OWN if isinstance(net, nn.Module) else "")
     return {
         "name": type(net).__name__,
         "config": {k: describe(v) if isinstance(v, nn.Module) else v for k, v in net.config.items()},
@@ -124,9 +128,9 @@ def deepen(net: Any, blocks: int | tuple[int, ...]) -> Network:
     return deeper.train(net.training)
 
 
-def _check_known(net: Any) -> None:
+def _check_known(net: Any, advice: str = "") -> None:
     if _kind(type(net).__name__) is not type(net):
-        raise ValueError(f"net: got {type(net).__name__}, expected one of {', '.join(NETWORKS)}")
+        raise ValueError(f"net: got {type(net).__name__}, expected one of {', '.join(NETWORKS)}{advice}")
 
 
 def _kind(name: str) -> type[Network] | None:

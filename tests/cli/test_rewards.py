@@ -178,3 +178,25 @@ def test_a_picture_is_a_framed_grid(shape):
     )
     grid = make_grid(enlarged.repeat_interleave(scale, 3), nrow=shape[1], padding=4, pad_value=1.0)
     assert torch.equal(pil_to_tensor(picture(samples)), (grid * 255).byte())
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("brightness-symmetry", "brightness+-1*symmetry"),
+        ("2*contrast+jpeg-size-class:3", "jpeg-size+-1*class:3"),
+        ("beauty-symmetry", None),
+    ],
+)
+def test_a_difference_is_told_how_it_is_written(text, hint):
+    with pytest.raises(ValueError, match="^reward: got .*, expected one of brightness") as caught:
+        reward_named(text, no_data)
+    assert ("a difference" in str(caught.value)) == (hint is not None)
+    if hint:
+        assert str(caught.value).endswith(f"; a difference is a sum, like {hint}")
+
+
+def test_a_difference_written_so_is_one():
+    z = torch.rand(5, 1, 8, 8) * 2 - 1
+    found = reward_named("brightness+-1*symmetry", no_data)(z)
+    assert torch.allclose(found, rewards.Brightness()(z) - rewards.Symmetry()(z))

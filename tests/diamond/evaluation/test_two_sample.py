@@ -60,3 +60,9 @@ def test_what_is_refused():
         two_sample_test(x[:1], x[:1])
     with pytest.raises(ValueError, match=r"^states: got shape \(2, 5\), expected \(3, G\)"):
         two_sample_test(x, x, torch.zeros(2, 5))
+
+
+def test_a_seed_is_no_generator():
+    x = torch.zeros(8, 3, 2)
+    with pytest.raises(ValueError, match="^generator: got 0, expected a torch.Generator"):
+        two_sample_test(x, x, generator=0)
