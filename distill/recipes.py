@@ -33,7 +33,8 @@ from .objectives import FlowObjective, MapObjective
 from .perceptual import Perceptual
 from .shares import shares_of, usual_loss
 from .students import flow_of, frozen, perceptron_for, student_of
-from .training.batches import Batches, classes_in
+from .training.batches import Batches
+from .training.fitness import classes_in
 from .training.trainer import Schedule, train
 
 __all__ = ["distill", "distill_flow_map", "train_flow"]

@@ -23,9 +23,10 @@ from diamond.randomness import uniform
 from diamond.validation import check_positive
 
 from ..fingerprints import fingerprint
+from .fitness import check_events, check_labels, classes_in, warn_of_scale
 from .streams import fetch_ahead, fetch_stream
 
-__all__ = ["Batches", "classes_in"]
+__all__ = ["Batches"]
 
 ALL = slice(None)
 
@@ -43,6 +44,8 @@ class Batches:
         flip: whether each image is mirrored left to right with probability one half.
         workers: processes that fetch a Dataset's items ahead. The order of batches does not depend on them, but for a
             stream, whose own business it is to share itself out among several.
+
+    Warns of a tensor, or of a Dataset whose first item is, far from the scale of the noise, as pixels from 0 to 255 are.
 
     Raises:
         ValueError: data of another kind, less than two samples, or not finite; labels that do not fit, are missing, or
@@ -180,54 +183,22 @@ class Batches:
             raise ValueError(f"data: got {count}, expected at least two")
         if isinstance(data, Tensor):
             check_events(data)
-            if isinstance(labels, Tensor) and labels.shape != (len(data),):
-                raise ValueError(f"labels: got shape {tuple(labels.shape)}, expected ({len(data)},)")
-            if self.classes and labels is None:
+            self._check_labels_of(data)
+        event = self._fetch(torch.zeros(1, dtype=torch.long))[0]
+        warn_of_scale(data if isinstance(data, Tensor) else event)
+        return tuple(event.shape[1:])
+
+    def _check_labels_of(self, data: Tensor) -> None:
+        labels = self.labels
+        if labels is None:
+            if self.classes:
                 raise ValueError("labels: got None, but the network is conditional and expects them")
-            if labels is not None and not self.classes:
-                raise ValueError(
-                    "labels: got some beside a network made without classes; make it with "
-                    f"classes={classes_in(labels)}, which a network of your own has as an attribute, or leave labels out"
-                )
-            if labels is not None:
-                check_labels(labels, self.classes)
-        return tuple(self._fetch(torch.zeros(1, dtype=torch.long))[0].shape[1:])
-
-
-def check_events(z: Tensor) -> None:
-    """Refuses `z` unless it is a floating tensor `(N, *event)` of finite numbers.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if not z.is_floating_point() or z.ndim < 2:
-        raise ValueError(f"data: got {z.dtype} {tuple(z.shape)}, expected a floating tensor (N, *event)")
-    if not bool(z.isfinite().all()):
-        raise ValueError("data: got NaN or infinite entries, expected finite numbers")
-
-
-def check_labels(labels: Tensor, classes: int) -> None:
-    """Refuses `labels` `(N,)` unless they are whole numbers from 0 to `classes` - 1.
-
-    Raises:
-        ValueError: they are not.
-    """
-    expected = f"expected whole numbers from 0 to {classes - 1}, the network's {classes} classes"
-    if classes_in(labels, expected) > classes:
-        raise ValueError(f"labels: got labels from {int(labels.min())} to {int(labels.max())}, {expected}")
-
-
-def classes_in(labels: Tensor, expected: str = "expected a tensor (N,) of whole numbers from 0 on") -> int:
-    """How many classes there are by `labels` `(N,)`, the largest of which is the last class.
-
-    Raises:
-        ValueError: they are no whole numbers from 0 on; it ends in what was `expected`.
-    """
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"labels: got {getattr(labels, 'dtype', type(labels).__name__)}, {expected}")
-    if not labels.numel():
-        return 0
-    low, high = (int(end) for end in torch.aminmax(labels))
-    if low < 0:
-        raise ValueError(f"labels: got labels from {low} to {high}, {expected}")
-    return high + 1
+            return
+        if isinstance(labels, Tensor) and labels.shape != (len(data),):
+            raise ValueError(f"labels: got shape {tuple(labels.shape)}, expected ({len(data)},)")
+        if not self.classes:
+            raise ValueError(
+                "labels: got some beside a network made without classes; make it with "
+                f"classes={classes_in(labels)}, which a network of your own has as an attribute, or leave labels out"
+            )
+        check_labels(labels, self.classes)

@@ -85,6 +85,37 @@ def test_what_cannot_be_used_is_refused(arguments, options, message):
         Batches(*arguments, **options)
 
 
+def test_bytes_are_refused_with_what_to_make_of_them():
+    images = IMAGES.to(torch.uint8)
+    with pytest.raises(ValueError, match=r"got torch.uint8 .*, images as images.float\(\) / 127.5 - 1"):
+        Batches(images)
+    Batches(images.float() / 127.5 - 1)
+    with pytest.raises(ValueError, match=r"got torch.int64 .*, expected a floating tensor \(N, \*event\)$"):
+        Batches(images.long())
+
+
+def test_pixels_of_floating_numbers_up_to_255_are_warned_of_once():
+    """The trainer's user is told, at the line of the call; data of a few units' scale are not warned of."""
+    pixels = IMAGES * 11  # from 0 to 253
+    with pytest.warns(
+        UserWarning, match=r"data: got entries from 0 to 253 of standard deviation 76.1, .* / 127.5 - 1$"
+    ) as told:
+        distill.train_flow(pixels, ResidualMLP((1, 2, 3), 8, 1), steps=3, batch=4, progress=False)
+    assert [warning.filename for warning in told] == [__file__]
+    with pytest.warns(UserWarning, match="data: got entries from 0 to 55 of"):
+        Batches(Shown(pixels))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale, moved", [(1.0, 0.0), (2 / 255, -1.0), (0.0, 100.0), (-0.8, 0.0)])
+def test_data_near_the_scale_of_noise_raise_no_warning(scale, moved):
+    """Neither do those all alike, nor exact models and streams, of any scale."""
+    Batches(IMAGES * scale + moved)
+    Batches(GaussianMixtureFlow(torch.ones(1), torch.full((1, 2), 300.0), torch.full((1,), 1e4)))
+    Batches(Stream(400), classes=2)
+    Batches(Shown(torch.full((4, 1), 300.0)))
+
+
 def test_a_mixture_has_no_labels():
     mixture = GaussianMixtureFlow(torch.ones(1), torch.zeros(1, 2), torch.ones(1))
     with pytest.raises(ValueError, match="a mixture, which has no labels"):
@@ -106,6 +137,17 @@ class Items(torch.utils.data.Dataset):
 
     def __getitem__(self, i):
         return IMAGES[i], i
+
+
+class Shown(torch.utils.data.Dataset):
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.images[i]
 
 
 class Pairs(torch.utils.data.Dataset):
