@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from .schedule import Schedule
 from .trackers import Trackers
 
 __all__ = ["Reports", "Wishes"]
+
+SELDOM = 10.0  # seconds between two lines of the bar where each stays, as in a log file
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Reports:
         self.bar = tqdm(
             total=schedule.steps, initial=first, desc=self.wishes.description, unit="step", dynamic_ncols=True,
             disable=not (self.wishes.progress and self.accelerator.is_local_main_process),
+            **{} if _redrawn() else {"mininterval": SELDOM},
         )  # fmt: skip
         self.stack.callback(self.bar.close)
 
@@ -94,7 +99,9 @@ class Reports:
         if done % self.wishes.log_every == 0 or ended:
             row = self.metrics.write(self.schedule.rate(done - 1))
             self.trackers.log(row)
-            self.bar.set_postfix(loss=f"{row['loss']:.4f}", samples_per_s=f"{row['samples_per_second']:.0f}")
+            self.bar.set_postfix(
+                loss=f"{row['loss']:.4f}", samples_per_s=f"{row['samples_per_second']:.0f}", refresh=_redrawn()
+            )
         if self.grid and (done % (self.wishes.sample_every or 1) == 0 or ended):
             with self.averages.applied():
                 self.grid.write(done)
@@ -102,3 +109,8 @@ class Reports:
     def close(self) -> None:
         """Closes everything."""
         self.stack.close()
+
+
+def _redrawn() -> bool:
+    """Whether the bar replaces what it showed before: in a terminal or a notebook, but not in a file."""
+    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())

@@ -1,7 +1,9 @@
 """What is to be seen of a run: pictures of samples, trackers, the time left; and networks in bfloat16."""
 
+import io
 import json
 import sys
+import time
 import types
 
 from pathlib import Path
@@ -55,6 +57,27 @@ def test_pictures_that_cannot_be_are_refused(tmp_path):
         distill.train_flow(mixture(), net, steps=2, out=tmp_path / "a", sample_every=1, progress=False)
     with pytest.raises(ValueError, match="sample_every: got 1 without out"):
         distill.train_flow(mixture(), net, steps=2, sample_every=1, progress=False)
+
+
+class Written(io.StringIO):
+    def __init__(self, terminal):
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self):
+        return self.terminal
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_bar_fills_no_log_file(terminal, monkeypatch):
+    """Where lines stay, there are those of the start and the end, and one each ten seconds; a terminal shows every mean."""
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    monkeypatch.setattr(sys, "stderr", Written(terminal))
+    began = time.monotonic()
+    distill.train_flow(mixture(), small((2,), 8, 1), steps=40, batch=4, log_every=2)
+    shown = [line for line in sys.stderr.getvalue().split("\r") if line.strip()]
+    assert "40/40" in shown[-1] and "loss=" in shown[-1]
+    assert len(shown) >= 20 if terminal else len(shown) <= 2 + (time.monotonic() - began) / 10
 
 
 class Listener(GeneralTracker):
