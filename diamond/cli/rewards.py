@@ -128,7 +128,10 @@ def imported(module: str, attribute: str) -> Callable[..., Any]:
     try:
         found = _of_file(Path(module).expanduser()) if module.endswith(".py") else importlib.import_module(module)
     except ImportError as error:
-        raise ValueError(f"reward: got '{module}:{attribute}', but {module} cannot be imported ({error})") from error
+        hint = _difference(f"{module}:{attribute}")
+        raise ValueError(
+            f"reward: got '{module}:{attribute}', but {module} cannot be imported ({error}){hint}"
+        ) from error
     try:
         reward = getattr(found, attribute)
         if inspect.isclass(reward):  # a class of rewards: one made without arguments
