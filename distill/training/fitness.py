@@ -32,9 +32,10 @@ def check_events(z: Tensor) -> None:
 def warn_of_scale(z: Tensor) -> None:
     """Warns of data `(N, *event)` far from the unit scale of the noise, which images from 0 to 255 are."""
     low, high = (float(end) for end in torch.aminmax(z))
-    if max(-low, high) <= LARGEST:
+    largest = max(-low, high)
+    if largest <= LARGEST:
         return
-    spread = float(z.std(correction=0))
+    spread = largest * float((z / largest).std(correction=0))  # whose squares are finite
     if spread > WIDEST:
         warnings.warn(
             f"data: got entries from {low:g} to {high:g} of standard deviation {spread:.3g}, far from the noise's, which is "
