@@ -88,8 +88,7 @@ def train_flow(
     if net is None:
         net = perceptron_for(batches, interpolant, plan.seed)
     flow = Flow(net, interpolant, batches.event_shape, prediction)
-    learned = {"label_dropout": label_dropout} if labels_of(net)[0] else {}
-    flow.metadata = {**(metadata or {}), **learned, "steps": steps, "seed": plan.seed}
+    flow.metadata = {**(metadata or {}), **_learned(net, label_dropout), "steps": steps, "seed": plan.seed}
     _check_fit(flow, batches)
     return train(flow, FlowObjective(times), batches, plan, description="train flow", **options)
 
@@ -238,8 +237,8 @@ def _distil(
     _check_fit(model, batches)
     known = {} if source is None else {name: source.metadata[name] for name in OF_DATA if name in source.metadata}
     model.metadata = {
-        **known, **(metadata or {}), "loss": objective.loss, "supervision": objective.supervision, "steps": steps,
-        "seed": plan.seed,
+        **known, **(metadata or {}), **_learned(net, label_dropout), "loss": objective.loss,
+        "supervision": objective.supervision, "steps": steps, "seed": plan.seed,
     }  # fmt: skip
     with frozen(source):
         return train(model, objective, batches, plan, description=description, **options)
@@ -260,6 +259,11 @@ def _batches(net: Any, data: Any, labels: Tensor | None, *, label_dropout: float
     if label_dropout and classes and no_label is None:
         raise ValueError(f"label_dropout: got {label_dropout}, but the network knows no label for none, expected 0")
     return Batches(data, labels, classes, no_label=no_label, label_dropout=label_dropout, **options)
+
+
+def _learned(net: nn.Module, label_dropout: float) -> dict[str, float]:
+    """What the file notes of labels: whether the network learned to go without them."""
+    return {"label_dropout": label_dropout} if labels_of(net)[0] else {}
 
 
 def _check_fit(model: Model, batches: Batches) -> None:

@@ -17,7 +17,7 @@ from diamond.flow_map import FlowMap
 from diamond.glass import GlassFlow
 from diamond.labelled import Labelled
 from diamond.nets import Preconditioned, ResidualMLP
-from distill import train_flow
+from distill import distill, distill_flow_map, train_flow
 
 CLASSES = 3
 
@@ -107,6 +107,15 @@ def test_a_trained_flow_knows_and_its_file_too(dropout, tmp_path):
     flow.save(tmp_path / "flow")
     for model in (flow, load(tmp_path / "flow"), copy.deepcopy(flow)):
         assert len(told(lambda model=model: model.sample(1, 1))) == (dropout == 0)
+
+
+@pytest.mark.parametrize("make", [distill, distill_flow_map])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_so_does_a_map(make, dropout):
+    options = {"labels": torch.arange(8) % 3, "label_dropout": dropout, "loss": "psd", "steps": 1, "batch": 4}
+    model = make(Flow(network()), torch.randn(8, 2), progress=False, **options)
+    assert model.metadata["label_dropout"] == dropout
+    assert len(told(lambda: model.sample(1, 1))) == (dropout == 0)
 
 
 def test_a_flow_without_classes_has_no_such_thing_to_know():
