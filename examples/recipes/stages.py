@@ -196,6 +196,8 @@ class Stage:
         except KeyboardInterrupt:
             if not getattr(limit, "passed", False):
                 raise
+            if not state.is_file() and not out.is_file():
+                raise SystemExit(f"{self.name}: time is up before its first step; give more --minutes") from None
             model = self._salvaged(state) if state.is_file() else diamond.load(out)
         return self._timed(model, out)
 

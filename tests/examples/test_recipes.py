@@ -24,7 +24,7 @@ if str(ROOT) not in sys.path:  # the examples are not installed
 from examples.recipes import budget, cifar10, command, digits, mnist  # noqa: E402
 from examples.recipes.card import ship  # noqa: E402
 from examples.recipes.features import features_of  # noqa: E402
-from examples.recipes.stages import Run, distil_map, refine_map, train_teacher  # noqa: E402
+from examples.recipes.stages import Run, Stage, distil_map, refine_map, train_teacher  # noqa: E402
 
 SMALL = replace(digits.RECIPE, width=8, shared={"batch": 8, "label_dropout": 0.1})
 
@@ -75,6 +75,12 @@ def test_a_deadline_interrupts_and_says_so(interruptible):
         pass
     time.sleep(0.1)
     assert not deadline.passed
+
+
+def test_time_may_be_up_before_the_first_step(interruptible, tmp_path):
+    stage = Stage("map", lambda out=None, **_: time.sleep(5 if out else 0), lambda: None, {})
+    with pytest.raises(SystemExit, match="^map: time is up before its first step; give more --minutes"):
+        stage.model(Run(tmp_path, 1.0), 0.5, None)
 
 
 def test_both_stages_leave_models_of_each_other(trained):
@@ -171,7 +177,7 @@ def test_a_refined_map_is_a_deeper_network_that_goes_on_from_the_first(trained, 
 
 def test_shares_of_the_time_must_leave_some_for_each_stage(tmp_path):
     for share in ("0.7", "0", "-1"):
-        with pytest.raises(SystemExit, match="^--teacher-share: got .*, expected above 0 and below 0.4"):
+        with pytest.raises(SystemExit, match="^--teacher-share: got .*, expected above 0 and below 0.34"):
             command.main(mnist.RECIPE, "a recipe", 1.0, ["--teacher-share", share, "--out", str(tmp_path)])
 
 
@@ -185,8 +191,8 @@ def test_a_model_whose_last_note_a_kill_prevented_is_noted_later(trained, data, 
 
 
 def test_more_numbers_of_steps_than_rounds_are_refused(tmp_path):
-    with pytest.raises(SystemExit, match="^--refine-steps: got 3 numbers, expected at most one for each of 2 rounds"):
-        command.main(mnist.RECIPE, "a recipe", 1.0, ["--refine-steps", "1", "2", "3", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="^--refine-steps: got 4 numbers, expected at most one for each of 3 rounds"):
+        command.main(mnist.RECIPE, "a recipe", 1.0, ["--refine-steps", "1", "2", "3", "4", "--out", str(tmp_path)])
 
 
 def test_a_recipe_without_a_refined_map_says_so(tmp_path):
@@ -206,7 +212,7 @@ def test_the_larger_recipes_run_on_a_few_images(module, tmp_path, monkeypatch):
     )
     recipe = replace(module.RECIPE, data=module.RECIPE.data)
     arguments = ["--quick", "--quiet", "--batch", "4", "--width", "4", "--teacher-steps", "1", "--map-steps", "1"]
-    arguments += ["--refine-steps", "1"]
+    arguments += ["--refine-steps", *["1"] * len(recipe.refine)]
     monkeypatch.setattr("examples.recipes.features.STEPS", 1)
     command.main(recipe, "a recipe", 1.0, [*arguments, "--out", str(tmp_path / "out")])
     model = diamond.load(tmp_path / "out" / "weights" / f"{module.RECIPE.data}.safetensors")

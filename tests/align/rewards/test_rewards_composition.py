@@ -117,7 +117,7 @@ def test_each_term_is_checked_as_a_reward():
         (a + (lambda z: z.mean()))(IMAGES)
     with pytest.raises(ValueError, match="^reward '<lambda>': it returned nan for 2 of 2 samples"):
         (a + (lambda z: first(z) * torch.nan))(IMAGES)
-    with pytest.raises(ValueError, match="^reward: got str, expected a callable"):
+    with pytest.raises(ValueError, match="^reward: got 'blue', expected a callable"):
         a + "blue"
     with pytest.raises(ValueError, match="^reward: got int, expected a callable"):
         a + 3
