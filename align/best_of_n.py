@@ -20,10 +20,11 @@ from diamond.model import PosteriorSampler
 from diamond.validation import check_positive
 
 from .alignment import Alignment, Step
-from .population import USUAL_STEPS, Population, time_grid
+from .population import Population
 from .processes import failing_together
 from .resampling import ess, log_mean_exp
 from .scoring import Reward
+from .time_grid import USUAL_STEPS, time_grid
 
 __all__ = ["best_of_n"]
 

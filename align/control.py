@@ -42,8 +42,9 @@ from torch import Tensor
 
 from diamond.model import PosteriorSampler, slice_cond
 
+from .answers import check_differentiable
 from .draws import Block, flat_events, row_slices
-from .scoring import Scorer, check_differentiable
+from .scoring import Scorer
 from .softmax_mean import SoftmaxMean, weighted_sum
 
 __all__ = ["PlugInControl"]

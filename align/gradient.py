@@ -34,8 +34,9 @@ from diamond.interpolant import per_sample
 from diamond.model import PosteriorSampler, slice_cond
 from diamond.validation import as_times, check_choice, check_state
 
+from .answers import check_differentiable, check_slope
 from .draws import Block, check_cond, check_draws, check_sampler, leaf_of, posterior_blocks, row_slices, source_of
-from .scoring import Reward, Scorer, check_differentiable, check_slope, scorer_of
+from .scoring import Reward, Scorer, scorer_of
 from .softmax_mean import SoftmaxMean, weighted_sum
 from .tempering import tempered
 from .value import score_block

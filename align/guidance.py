@@ -47,10 +47,11 @@ from .damping import as_schedule
 from .draws import check_draws, flat_events
 from .gradient import ESTIMATORS, mean_shift, population_gradient
 from .guided_flow import check_interval
-from .population import USUAL_STEPS, Population, time_grid
+from .population import Population
 from .proposals import owed_for_shift
 from .resampling import ess, log_mean_exp
 from .scoring import Reward
+from .time_grid import USUAL_STEPS, time_grid
 
 __all__ = ["guide"]
 

@@ -25,9 +25,10 @@ from diamond.interpolant import per_sample
 from diamond.model import Model, View
 from diamond.validation import as_times, check_positive, check_state
 
+from .answers import check_differentiable, check_slope
 from .draws import leaf_of
 from .gradient import drop_slopes
-from .scoring import Reward, Scorer, check_differentiable, check_slope
+from .scoring import Reward, Scorer
 
 __all__ = ["GuidedFlow"]
 

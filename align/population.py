@@ -11,7 +11,6 @@ With an accelerator of several processes each of them holds an equal share of ev
 from __future__ import annotations
 
 import copy
-import sys
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from diamond.model import PosteriorSampler, map_cond, repeat_cond, slice_cond
+from diamond.progress import progress_bar
 from diamond.randomness import SlicedNoise
 from diamond.validation import check_positive
 
@@ -30,9 +30,7 @@ from .draws import Block, check_cond, posterior_blocks, row_slices, source_of
 from .processes import Processes
 from .scoring import ByPopulation, Reward, Scorer
 
-__all__ = ["USUAL_STEPS", "Population", "time_grid"]
-
-USUAL_STEPS = {"best_of_n": 1, "search": 8, "smc": 8, "guide": 16}  # from noise to data
+__all__ = ["Population"]
 
 NAMED = 8  # populations that a sentence names
 
@@ -210,12 +208,7 @@ class Population:
         """The steps `(k, times[k], times[k + 1])` of a grid, behind a bar if asked."""
         pairs: Iterable[tuple[float, float]] = zip(times[:-1].tolist(), times[1:].tolist(), strict=True)
         if progress and self.processes.index == 0:
-            from tqdm.auto import tqdm  # which complains in notebooks that lack its widget
-            from tqdm.notebook import tqdm_notebook
-
-            kept = not (sys.stderr.isatty() or issubclass(tqdm, tqdm_notebook))  # a file keeps every state of the bar
-            seconds = 10.0 if kept else 0.1
-            pairs = tqdm(list(pairs), desc=description, unit="step", dynamic_ncols=True, mininterval=seconds)
+            pairs = progress_bar(list(pairs), desc=description, unit="step")
         return ((k, t, t_next) for k, (t, t_next) in enumerate(pairs))
 
     def report(
@@ -251,26 +244,6 @@ class Population:
 def _plain(setting: Any) -> Any:
     """Numbers of numpy's, or a tensor's, as Python's own: settings are JSON values."""
     return setting.tolist() if hasattr(setting, "tolist") else setting
-
-
-def time_grid(steps: int | None, times: Tensor | Sequence[float] | None, usual: int) -> Tensor:
-    """The grid that an algorithm walks, `(steps + 1,)` float64: as given, or uniform, in its `usual` number of steps if
-    none is.
-
-    Raises:
-        ValueError: no steps, times that do not rise from 0 to 1, or steps and times that contradict each other.
-    """
-    if steps is not None:
-        check_positive("steps", steps)
-    if times is None:
-        return torch.linspace(0, 1, (usual if steps is None else steps) + 1, dtype=torch.float64)
-    grid = torch.as_tensor(times, dtype=torch.float64)
-    if grid.ndim != 1 or len(grid) < 2 or grid[0] != 0 or grid[-1] != 1 or not bool((grid.diff() > 0).all()):
-        raise ValueError(f"times: got {grid.tolist()}, expected times that rise from 0 to 1")
-    count = len(grid) - 1
-    if steps is not None and steps != count:
-        raise ValueError(f"steps: got {steps} beside times of {count} steps, expected {count}; leave one out")
-    return grid
 
 
 def _check_alive(rewards: Tensor) -> None:

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from diamond.model import slice_cond
 
+from .answers import checked_numbers, takes_cond
 from .draws import row_slices
 from .population import Population
-from .scoring import checked_numbers, takes_cond
 from .tempering import Tempering, inverse_temperature, tempered
 from .value import draw_rewards, log_mean_weighted, stream_value
 

@@ -33,9 +33,10 @@ from diamond.randomness import SlicedNoise
 from diamond.validation import as_times, check_positive, check_state
 from diamond.weighted_map import WeightedDiamondMap
 
+from .answers import check_differentiable
 from .draws import block_slices, check_cond, flat_events, leaf_of, source_of
 from .gradient import drop_slopes
-from .scoring import Reward, Scorer, check_differentiable, scorer_of
+from .scoring import Reward, Scorer, scorer_of
 from .softmax_mean import SoftmaxMean, weighted_sum
 
 __all__ = ["released_gradient"]

@@ -28,11 +28,12 @@ from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
 from .draws import check_draws
-from .population import USUAL_STEPS, Population, time_grid
+from .population import Population
 from .potentials import ValueFunction, value_or
 from .processes import failing_together
 from .resampling import ess
 from .scoring import Reward
+from .time_grid import USUAL_STEPS, time_grid
 
 __all__ = ["search"]
 

@@ -42,13 +42,14 @@ from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
 from .draws import check_draws
-from .population import USUAL_STEPS, Population, time_grid
+from .population import Population
 from .potentials import KINDS, Potentials, ValueFunction
 from .processes import failing_together
 from .proposals import proposal_named
 from .resampling import SCHEMES, ess, log_mean_exp, pass_over
 from .scoring import Reward
 from .tempering import Tempering, check_tempering
+from .time_grid import USUAL_STEPS, time_grid
 
 __all__ = ["smc"]
 

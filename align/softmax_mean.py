@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diamond.interpolant import per_sample
 
-from .scoring import reward_dtype
+from .answers import reward_dtype
 
 __all__ = ["SoftmaxMean", "weighted_sum"]
 

@@ -32,9 +32,10 @@ from torch import Tensor
 from diamond.model import PosteriorSampler, repeat_cond, slice_cond
 from diamond.validation import as_times, check_choice, check_positive, check_state
 
+from .answers import reward_dtype
 from .control import PlugInControl
 from .draws import TILE, Block, check_cond, check_draws, check_sampler, posterior_blocks, source_of
-from .scoring import Reward, Scorer, reward_dtype, scorer_of
+from .scoring import Reward, Scorer, scorer_of
 
 __all__ = ["draw_rewards", "log_mean_weighted", "score_block", "stream_value", "value"]
 

@@ -18,7 +18,8 @@ import torch
 
 from torch import Tensor, nn
 
-from ..scoring import RewardFailure, Scorer, checked_numbers, depends_on
+from ..answers import checked_numbers, depends_on
+from ..scoring import RewardFailure, Scorer
 
 __all__ = ["RewardModule", "Term", "WeightedSum"]
 

@@ -26,7 +26,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..scoring import RewardFailure, reward_dtype
+from ..answers import reward_dtype
+from ..scoring import RewardFailure
 from .answer_cache import AnswerCache, key_of
 from .composition import RewardModule
 from .external import External

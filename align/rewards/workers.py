@@ -21,7 +21,7 @@ import torch
 
 from torch import Tensor
 
-from ..scoring import checked_numbers
+from ..answers import checked_numbers
 
 __all__ = ["ProcessWorker", "StartFailure", "ThreadWorker", "check_importable", "described"]
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from diamond.progress import progress_bar
+
 from .generation_report import report
 from .jobs import Job, check_same_settings, claim, process_share, read_record, share_of
 from .layouts import Layout
@@ -155,7 +157,5 @@ def _write_texts(texts: dict[Path, str]) -> None:
 
 
 def _behind_a_bar(jobs: list[Job], quiet: bool) -> Iterator[Job]:
-    from tqdm.auto import tqdm
-
     hidden = quiet or os.environ.get("RANK", "0") != "0"
-    return iter(tqdm(jobs, desc="pictures", unit="picture", disable=hidden, dynamic_ncols=True))
+    return iter(progress_bar(jobs, desc="pictures", unit="picture", disable=hidden))

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from align import Alignment
-from align.population import USUAL_STEPS
 from align.rewards.decoded import Decoded
+from align.time_grid import USUAL_STEPS
 from diamond.adapters.pipelines import PipelineFlow, PipelineMap, from_pipeline, load_pipeline
 from diamond.model import View
 from diamond.randomness import Generator

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ..data import Data
+from ..progress import progress_bar
 from ..randomness import normal, seeded, uniform
 from ..validation import check_positive
 from .judge import Judge
@@ -63,7 +63,7 @@ def train_judge(
         steps = check_positive("epochs", epochs) * (len(images) // batch)
         optimizer = torch.optim.AdamW(judge.parameters(), lr=learning_rate, weight_decay=DECAY)
         plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.2)
-        bar: Any = tqdm(total=steps, desc="judge", unit="step", disable=not progress, dynamic_ncols=True)
+        bar: Any = progress_bar(total=steps, desc="judge", unit="step", disable=not progress)
         for _ in range(epochs):
             order = torch.randperm(len(images), generator=generator)
             for rows in order[: len(order) // batch * batch].split(batch):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,8 +11,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from diamond.progress import progress_bar, redrawn
 from diamond.validation import check_positive
 
 from .averages import Averages
@@ -24,8 +22,6 @@ from .schedule import Schedule
 from .trackers import Trackers
 
 __all__ = ["Reports", "Wishes"]
-
-SELDOM = 10.0  # seconds between two lines of the bar where each stays, as in a log file
 
 
 @dataclass(frozen=True)
@@ -80,10 +76,9 @@ class Reports:
         file = Path(f"{path}.metrics.jsonl") if path else None
         self.metrics = Metrics(file, first, schedule.steps, schedule.batch, self.accelerator)
         self.stack.callback(self.metrics.close)
-        self.bar = tqdm(
-            total=schedule.steps, initial=first, desc=self.wishes.description, unit="step", dynamic_ncols=True,
+        self.bar = progress_bar(
+            total=schedule.steps, initial=first, desc=self.wishes.description, unit="step",
             disable=not (self.wishes.progress and self.accelerator.is_local_main_process),
-            **{} if _redrawn() else {"mininterval": SELDOM},
         )  # fmt: skip
         self.stack.callback(self.bar.close)
 
@@ -100,7 +95,7 @@ class Reports:
             row = self.metrics.write(self.schedule.rate(done - 1))
             self.trackers.log(row)
             self.bar.set_postfix(
-                loss=f"{row['loss']:.4f}", samples_per_s=f"{row['samples_per_second']:.0f}", refresh=_redrawn()
+                loss=f"{row['loss']:.4f}", samples_per_s=f"{row['samples_per_second']:.0f}", refresh=redrawn()
             )
         if self.grid and (done % (self.wishes.sample_every or 1) == 0 or ended):
             with self.averages.applied():
@@ -109,8 +104,3 @@ class Reports:
     def close(self) -> None:
         """Closes everything."""
         self.stack.close()
-
-
-def _redrawn() -> bool:
-    """Whether the bar replaces what it showed before: in a terminal or a notebook, but not in a file."""
-    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())

@@ -7,6 +7,7 @@ import torch
 
 import align
 
+from align.time_grid import time_grid
 from diamond.flow_map import FlowMap
 
 USUAL = {"best_of_n": 1, "search": 8, "smc": 8, "guide": 16}
@@ -27,6 +28,28 @@ def walked(run, model, reward, **options):
     out = run(model, reward, 3, callback=lambda step: reached.append(step.t), **options)
     assert out.settings["steps"] == len(reached)
     return reached
+
+
+def test_grids_of_time_are_uniform_or_as_given():
+    assert torch.equal(time_grid(4, None, 9), torch.tensor([0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64))
+    assert time_grid(None, None, 2).tolist() == [0.0, 0.5, 1.0]
+    assert time_grid(None, [0, 0.1, 1], 9).tolist() == time_grid(2, [0, 0.1, 1], 9).tolist() == [0.0, 0.1, 1.0]
+    assert time_grid(None, torch.tensor([0.0, 1.0]), 9).tolist() == [0.0, 1.0]
+
+
+BAD_TIMES = [[0.1, 1], [0, 0.9], [0, 0.5, 0.5, 1], [0, 0.7, 0.3, 1], [0], [], [[0, 1]], [0, torch.nan, 1]]
+
+
+@pytest.mark.parametrize("times", BAD_TIMES)
+def test_grids_that_do_not_rise_from_noise_to_data_are_refused(times):
+    with pytest.raises(ValueError, match="^times: got .*expected times that rise from 0 to 1"):
+        time_grid(None, times, 4)
+
+
+@pytest.mark.parametrize("steps", [0, -3, 2.5, True])
+def test_grids_without_steps_are_refused(steps):
+    with pytest.raises(ValueError, match="^steps: got"):
+        time_grid(steps, None, 4)
 
 
 def test_steps_and_times_that_contradict_each_other_are_refused(run, case_a, mild):

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from diamond.validation import check_positive
 
-from ...scoring import reward_dtype
+from ...answers import reward_dtype
 from ..composition import RewardModule
 from ..prompts import check_images, check_prompt, prompts_for
 from .preprocessing import Preprocessing

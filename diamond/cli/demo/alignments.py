@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from torch import Tensor
-from tqdm.auto import tqdm
 
 import align
 
@@ -21,6 +20,7 @@ from align import Alignment
 from align.scoring import Reward
 from align.smc import ValueFunction
 from diamond.glass import GlassFlow
+from diamond.progress import progress_bar
 
 from .models import Cast
 from .settings import BRANCH, GLASS_STEPS, GUIDE_COST, WALK_COST, WALK_MC, WALK_TIMES, Settings
@@ -46,7 +46,7 @@ def run_task(cast: Cast, task: Task, settings: Settings, progress: bool) -> tupl
     plan += [(settings.shown_budget, *named) for named in _rivals(cast, task, settings.shown_budget)]
     figures: dict[str, Any] = {str(budget): {} for budget in settings.budgets}
     pictures: dict[str, Tensor] = {}
-    bar = tqdm(plan, desc=f"align, {task.name}", unit="run", disable=not progress, dynamic_ncols=True)
+    bar = progress_bar(plan, desc=f"align, {task.name}", unit="run", disable=not progress)
     for budget, name, run in bar:
         results = []
         for target, reward in enumerate(task.rewards):

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from align.rewards import Brightness, Symmetry
 from diamond import evaluation
 from diamond.glass import GlassFlow
+from diamond.progress import progress_bar
 from diamond.randomness import normal
 
 from ..value_error import Reward, standardised, value_errors
@@ -35,7 +35,7 @@ PLAIN = 256  # entries of an event up to which the two-sample test sees them all
 def evaluate_all(subject: Subject, sizes: Sizes, progress: bool = True) -> dict[str, Any]:
     """The figures of `subject`: "posterior", "two_sample", "value", "calibration", "transition" and "samples", the last
     None without a judge."""
-    bar: Any = tqdm(total=6, desc="reference", unit="part", disable=not progress, dynamic_ncols=True)
+    bar: Any = progress_bar(total=6, desc="reference", unit="part", disable=not progress)
     noise = subject.generator(0)
     z, model, teacher = subject.states(sizes.states, noise)
     references = evaluation.draw_references(

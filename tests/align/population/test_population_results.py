@@ -118,6 +118,7 @@ def test_a_bar_in_a_file_is_written_seldom(terminal, seconds, algorithm, case_a,
             seen.append(self.mininterval)
 
     monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     algorithm(case_a, mild, progress=True)
     assert seen == [seconds]

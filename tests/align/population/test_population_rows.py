@@ -1,4 +1,4 @@
-"""Populations as rows: grids of time, draws in blocks, branches, and what reaches the model."""
+"""Populations as rows: draws in blocks, branches, and what reaches the model."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 import align
 
 from align.draws import posterior_blocks, row_slices
-from align.population import Population, time_grid
+from align.population import Population
 
 
 def flat(z):
@@ -19,28 +19,6 @@ def test_row_slices_cover_the_rows_once_in_order(rows, chunk):
     slices = list(row_slices(rows, chunk))
     assert [i for part in slices for i in range(rows)[part]] == list(range(rows))
     assert max(part.stop - part.start for part in slices) <= (chunk or rows)
-
-
-def test_grids_of_time_are_uniform_or_as_given():
-    assert torch.equal(time_grid(4, None, 9), torch.tensor([0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64))
-    assert time_grid(None, None, 2).tolist() == [0.0, 0.5, 1.0]
-    assert time_grid(None, [0, 0.1, 1], 9).tolist() == time_grid(2, [0, 0.1, 1], 9).tolist() == [0.0, 0.1, 1.0]
-    assert time_grid(None, torch.tensor([0.0, 1.0]), 9).tolist() == [0.0, 1.0]
-
-
-BAD_TIMES = [[0.1, 1], [0, 0.9], [0, 0.5, 0.5, 1], [0, 0.7, 0.3, 1], [0], [], [[0, 1]], [0, torch.nan, 1]]
-
-
-@pytest.mark.parametrize("times", BAD_TIMES)
-def test_grids_that_do_not_rise_from_noise_to_data_are_refused(times):
-    with pytest.raises(ValueError, match="^times: got .*expected times that rise from 0 to 1"):
-        time_grid(None, times, 4)
-
-
-@pytest.mark.parametrize("steps", [0, -3, 2.5, True])
-def test_grids_without_steps_are_refused(steps):
-    with pytest.raises(ValueError, match="^steps: got"):
-        time_grid(steps, None, 4)
 
 
 @pytest.mark.parametrize("mc", [1, 16, 17, 46])

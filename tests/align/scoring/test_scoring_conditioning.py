@@ -7,7 +7,8 @@ import torch
 
 import align
 
-from align.scoring import Scorer, takes_cond
+from align.answers import takes_cond
+from align.scoring import Scorer
 from diamond.flow import Flow
 from diamond.glass import GlassFlow
 
