@@ -14,6 +14,8 @@ References:
 
 from __future__ import annotations
 
+import inspect
+
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +30,7 @@ from .randomness import Generator, normal
 from .transition import gaussian_step
 from .validation import as_times, check_later, check_positive, check_state
 
-__all__ = ["FlowMap"]
+__all__ = ["FlowMap", "check_flow_map"]
 
 
 class FlowMap(Model):
@@ -133,3 +135,22 @@ class FlowMap(Model):
         for i in range(check_positive("steps", steps)):
             x = self(x, i / steps, (i + 1) / steps, cond=cond)
         return x
+
+
+def check_flow_map(flow_map: Any) -> None:
+    """Refuses what does not serve as a flow map: a call `(x, t, r, cond=)`, a path, and the faces of a flow.
+
+    Raises:
+        ValueError: something is missing, which the message names.
+    """
+    missing = [n for n in ("interpolant", "event_shape", "denoise", "velocity", "score") if not hasattr(flow_map, n)]
+    try:
+        call = flow_map.forward if isinstance(flow_map, torch.nn.Module) else flow_map
+        inspect.signature(call).bind(None, None, None, cond=None)
+        if not missing:
+            return
+    except TypeError:
+        missing = ["a call (x, t, r, cond=)"]
+    raise ValueError(
+        f"flow_map: got {type(flow_map).__name__} without {', '.join(missing)}, expected a flow map; distil one from a flow"
+    )

@@ -31,8 +31,6 @@ References:
 
 from __future__ import annotations
 
-import inspect
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -42,6 +40,7 @@ import torch
 from torch import Tensor
 
 from .degeneracy import warn_of_degeneracy
+from .flow_map import check_flow_map
 from .interpolant import per_sample
 from .model import View, fold_draws, repeat_cond
 from .randomness import Generator, normal, uniform
@@ -92,7 +91,7 @@ class WeightedDiamondMap(View):
         quadrature: int = 3,
         data_std: float | None = None,
     ) -> None:
-        _check_flow_map(flow_map)
+        check_flow_map(flow_map)
         super().__init__(flow_map.interpolant, flow_map.event_shape)
         self.flow_map, self.snr, self.data_std = flow_map, check_snr(snr), check_data_std(data_std)
         self.proposals = check_positive("proposals", proposals)
@@ -279,20 +278,6 @@ class WeightedDiamondMap(View):
         """The flow map's score, `(B, *event)`."""
         with self._counted(x_t):
             return self.flow_map.score(x_t, t, cond=cond)
-
-
-def _check_flow_map(flow_map: Any) -> None:
-    missing = [n for n in ("interpolant", "event_shape", "denoise", "velocity", "score") if not hasattr(flow_map, n)]
-    try:
-        call = flow_map.forward if isinstance(flow_map, torch.nn.Module) else flow_map
-        inspect.signature(call).bind(None, None, None, cond=None)
-        if not missing:
-            return
-    except TypeError:
-        missing = ["a call (x, t, r, cond=)"]
-    raise ValueError(
-        f"flow_map: got {type(flow_map).__name__} without {', '.join(missing)}, expected a flow map; distil one from a flow"
-    )
 
 
 def _pick(x: Tensor, chosen: Tensor) -> Tensor:

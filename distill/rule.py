@@ -37,4 +37,5 @@ class Rule(torch.autograd.Function):
 
     @classmethod
     def of(cls, *inputs: Any) -> Any:
+        """What `forward` makes of `inputs`, with the gradient that `backward` gives."""
         return (cls.twin if maybe_current_level() is None else cls).apply(*inputs)

@@ -15,7 +15,6 @@ __all__ = ["is_image", "picture", "shown_samples"]
 COLUMNS = 8
 ROWS = 16
 LEAST_SIDE = 64  # pixels; smaller images are enlarged
-PADDING = 4  # white pixels between images and around them; a single one has none
 
 
 def is_image(event_shape: tuple[int, ...]) -> bool:
@@ -46,15 +45,12 @@ def shown_samples(result: Alignment, by: str) -> Tensor:
 
 def picture(samples: Tensor) -> Image:
     """A grid of images `(rows, columns, C, H, W)` in [-1, 1], small ones enlarged without smoothing."""
-    from PIL import Image
-    from torch.nn.functional import interpolate, pad
+    from torch.nn.functional import interpolate
+    from torchvision.transforms.functional import to_pil_image
+    from torchvision.utils import make_grid
 
-    rows, columns = samples.shape[:2]
-    edge = PADDING if rows * columns > 1 else 0
+    columns = samples.shape[1]
     images = (samples.flatten(0, 1).float().cpu().clamp(-1, 1) + 1) / 2
     scale = max(1, -(-LEAST_SIDE // min(images.shape[-2:])))
-    framed = pad(interpolate(images, scale_factor=scale, mode="nearest"), (edge, 0, edge, 0), value=1.0)
-    _, channels, height, width = framed.shape
-    grid = framed.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
-    grid = pad(grid.reshape(rows * height, columns * width, channels), (0, 0, 0, edge, 0, edge), value=1.0)
-    return Image.fromarray((grid.expand(-1, -1, 3) * 255).byte().numpy())
+    enlarged = interpolate(images, scale_factor=scale, mode="nearest")
+    return to_pil_image(make_grid(enlarged, nrow=columns, padding=4, pad_value=1.0))

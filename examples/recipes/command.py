@@ -34,7 +34,7 @@ def main(recipe: Recipe, description: str, minutes: float, arguments: Sequence[s
         raise SystemExit(
             f"--stage: got refine, but the recipe of {recipe.data} has no refined map, expected another stage"
         )
-    if len(given.refine_steps) > max(1, len(recipe.refine)):
+    if len(given.refine_steps) > len(recipe.refine):
         raise SystemExit(
             f"--refine-steps: got {len(given.refine_steps)} numbers, expected at most one for each of "
             f"{len(recipe.refine)} rounds"
