@@ -16,7 +16,7 @@ import torch
 
 from torch import Tensor
 
-__all__ = ["energy_distance"]
+__all__ = ["check_draws", "energy_distance"]
 
 
 def energy_distance(x: Tensor, y: Tensor) -> Tensor:
@@ -27,10 +27,7 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ, or there are fewer than two draws.
     """
-    if x.shape != y.shape or len(x) < 2:
-        raise ValueError(
-            f"x, y: got shapes {tuple(x.shape)} and {tuple(y.shape)}, expected equal ones with two draws or more"
-        )
+    check_draws(x, y)
     x, y = (draws.flatten(2).transpose(0, 1).double() for draws in (x, y))
 
     def mean_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -39,3 +36,15 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
         return apart / (a.shape[1] * (a.shape[1] - 1))
 
     return 2 * mean_distance(x, y) - mean_distance(x, x) - mean_distance(y, y)
+
+
+def check_draws(x: Tensor, y: Tensor) -> None:
+    """Refuses draws of other shapes than each other, and less than two.
+
+    Raises:
+        ValueError: they are such.
+    """
+    if x.shape != y.shape or len(x) < 2:
+        raise ValueError(
+            f"x, y: got shapes {tuple(x.shape)} and {tuple(y.shape)}, expected equal ones with two draws or more"
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +20,12 @@ from ..glass import GlassFlow
 from ..model import Model
 from ..randomness import Generator, normal
 from .energy import energy_distance
+from .moments import mean_error, spread
 
 __all__ = [
+    "Comparison",
     "Reference",
+    "compare",
     "distances_to",
     "draw_in_tiles",
     "draw_references",
@@ -48,6 +51,20 @@ class Reference:
     x_t: Tensor
     noise: Tensor
     draws: Tensor
+
+
+class Comparison(NamedTuple):
+    """What sets a sampler's draws apart from T references, of B states each; each figure is `(T, B)`.
+
+    Attributes:
+        distance: energy distances.
+        mean_error: squared errors of the posterior mean, as shares of the reference's total variance.
+        spread: total variances, as multiples of the reference's.
+    """
+
+    distance: Tensor
+    mean_error: Tensor
+    spread: Tensor
 
 
 @torch.no_grad()
@@ -106,11 +123,18 @@ def draw_references(
 
 
 @torch.no_grad()
+def compare(references: Sequence[Reference], sampler: Any) -> Comparison:
+    """`sampler` held against T references, its draws made from their noises."""
+    found = []
+    for r in references:
+        draws = draw_in_tiles(sampler, r.x_t, r.t, len(r.noise), noise=r.noise)
+        found.append((energy_distance(draws, r.draws), mean_error(draws, r.draws), spread(draws, r.draws)))
+    return Comparison(*(torch.stack(figures) for figures in zip(*found, strict=True)))
+
+
 def distances_to(references: Sequence[Reference], sampler: Any) -> Tensor:
     """Energy distances `(T, B)` of `sampler` to T references, its draws made from their noises."""
-    return torch.stack(
-        [energy_distance(draw_in_tiles(sampler, r.x_t, r.t, len(r.noise), noise=r.noise), r.draws) for r in references]
-    )
+    return compare(references, sampler).distance
 
 
 def glass_distances(

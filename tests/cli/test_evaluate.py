@@ -28,7 +28,9 @@ def test_every_part_is_there(figures):
     _, said, found = figures
     times = len(QUICK.times)
     assert found["times"] == list(QUICK.times) and found["data"] == "digits" and found["draws"] == 6
-    assert all(len(row) == times for row in found["posterior"]["energy_distance"].values())
+    for figure in ("energy_distance", "mean_error", "spread"):
+        assert all(len(row) == times for row in found["posterior"][figure].values())
+    assert max(found["posterior"]["spread"]["GLASS-1"]) < 1e-9  # one Euler step ends at the mean, whatever the noise
     assert set(found["two_sample"]) == {"pixels", "judge's features"}
     for by in found["two_sample"].values():
         assert set(by) == {"map", "GLASS-4", "GLASS-16"}

@@ -67,18 +67,22 @@ def evaluate_all(subject: Subject, sizes: Sizes, progress: bool = True) -> dict[
 
 
 def _distances(model: Any, teacher: Any, references: list[evaluation.Reference], sizes: Sizes) -> dict[str, Any]:
-    """Energy distances to the reference, one for each time, their mean over states; and the number of GLASS steps that
-    would come as close as the map's one call: fitted to the posterior, as everywhere here, and even ones, as published."""
+    """Energy distances to the reference, errors of the mean and spreads, one for each time, their mean over states; and the
+    number of GLASS steps that would come as close as the map's one call: fitted to the posterior, as everywhere here, and
+    even ones, as published."""
     steps = sizes.glass_steps
-    mine = evaluation.distances_to(references, model).mean(1).tolist()
+    mine = evaluation.compare(references, model)
+    distances = mine.distance.mean(1).tolist()
     figures: dict[str, Any] = {}
     for grid, suffix in (("posterior", ""), ("uniform", "_published")):
-        glass = [GlassFlow(teacher, k, grid=grid) for k in steps]
-        theirs = [evaluation.distances_to(references, sampler).mean(1).tolist() for sampler in glass]
-        named = {f"GLASS-{k}": row for k, row in zip(steps, theirs, strict=True)}
-        figures[f"energy_distance{suffix}"] = {"map": mine, **named}
+        theirs = [evaluation.compare(references, GlassFlow(teacher, k, grid=grid)) for k in steps]
+        for figure in ("distance", "mean_error", "spread"):
+            named = {f"GLASS-{k}": found for k, found in zip(steps, theirs, strict=True)}
+            rows = {name: getattr(found, figure).mean(1).tolist() for name, found in {"map": mine, **named}.items()}
+            figures[f"{'energy_' if figure == 'distance' else ''}{figure}{suffix}"] = rows
         figures[f"equivalent_steps{suffix}"] = [
-            evaluation.equivalent_steps(distance, steps, [row[i] for row in theirs]) for i, distance in enumerate(mine)
+            evaluation.equivalent_steps(distance, steps, [float(found.distance[i].mean()) for found in theirs])
+            for i, distance in enumerate(distances)
         ]
     return figures
 

@@ -14,7 +14,7 @@ __all__ = ["draw_plots"]
 
 INK, MAP, PLUGIN = "#22303c", "#c2410c", "#6d28d9"
 BLUES = ("#bfdbfe", "#93c5fd", "#60a5fa", "#3b82f6", "#1d4ed8", "#1e3a8a")
-FLOOR = 1e-6  # what a logarithmic axis shows of an energy distance that came out negative
+FLOOR = 1e-6  # what a logarithmic axis shows of an estimate that came out negative
 
 
 def draw_plots(figures: Mapping[str, Any], out: Path) -> list[Path]:
@@ -30,21 +30,23 @@ def draw_plots(figures: Mapping[str, Any], out: Path) -> list[Path]:
 
 
 def _posteriors(figures: Mapping[str, Any]) -> Figure:
-    """Energy distances, two-sample tests and value errors against time."""
-    figure = Figure(figsize=(13, 3.4), layout="constrained")
-    times, errors = figures["times"], figures["value"]["rmse"]
-    panels = figure.subplots(1, 2 + len(errors))
-    distances = {
-        name: [max(value, FLOOR) for value in row] for name, row in figures["posterior"]["energy_distance"].items()
-    }
-    _curves(panels[0], times, distances, f"energy distance to GLASS-{figures['reference_steps']}", "log")
+    """Energy distances, errors of the mean, two-sample tests and value errors against time."""
+    figure = Figure(figsize=(16, 3.4), layout="constrained")
+    times, errors, posterior = figures["times"], figures["value"]["rmse"], figures["posterior"]
+    distance, mean_error = (
+        {name: [max(value, FLOOR) for value in row] for name, row in posterior[kind].items()}
+        for kind in ("energy_distance", "mean_error")
+    )
+    first, second, third, *others = figure.subplots(1, 3 + len(errors))
+    _curves(first, times, distance, f"energy distance to GLASS-{figures['reference_steps']}", "log")
+    _curves(second, times, mean_error, "squared error of the mean / variance", "log")
     view, tested = next(iter(figures["two_sample"].items()))
-    _curves(panels[1], times, {name: row["auc"] for name, row in tested.items()}, f"two-sample AUC, {view}")
+    _curves(third, times, {name: row["auc"] for name, row in tested.items()}, f"two-sample AUC, {view}")
     error = tested["map"]["auc_error"][0]
-    panels[1].axhspan(0.5 - 2 * error, 0.5 + 2 * error, color="#9ca3af", alpha=0.4, linewidth=0)
-    for axes, (name, found) in zip(panels[2:], errors.items(), strict=True):
+    third.axhspan(0.5 - 2 * error, 0.5 + 2 * error, color="#9ca3af", alpha=0.4, linewidth=0)
+    for axes, (name, found) in zip(others, errors.items(), strict=True):
         _curves(axes, times, found, f"value RMSE, {name}", "log")
-    panels[-1].legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
+    others[-1].legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

@@ -27,6 +27,11 @@ def print_tables(figures: Mapping[str, Any]) -> None:
         "map: even steps": posterior["equivalent_steps_published"],
     }
     console.print(_by_time(f"posteriors: energy distance to {reference}", times, rows, "{:.4f}"))
+    for figure, title in (
+        ("mean_error", "posteriors: squared error of the mean, as a share of the variance"),
+        ("spread", f"posteriors: variance, as a multiple of that of {reference}"),
+    ):
+        console.print(_by_time(title, times, posterior[figure], "{:.4f}" if figure == "mean_error" else "{:.3f}"))
     for view, by in figures["two_sample"].items():
         rows = {name: found["auc"] for name, found in by.items()}
         error = by["map"]["auc_error"][0]

@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from diamond.evaluation import distances_to, draw_in_tiles, draw_references, equivalent_steps, glass_distances
+from diamond.evaluation import (
+    compare,
+    distances_to,
+    draw_in_tiles,
+    draw_references,
+    energy_distance,
+    equivalent_steps,
+    glass_distances,
+    mean_error,
+    spread,
+)
 from diamond.glass import GlassFlow
 
 
@@ -26,6 +36,18 @@ def test_an_exact_posterior_is_at_no_distance_and_glass_comes_nearer(correlated,
     check_mean(distances_to(fresh, Exact()).T, torch.zeros(2).double())
     far, near = (distances_to(references, GlassFlow(model, steps)).mean(1) for steps in (1, 16))
     assert bool((near < 0.2 * far).all())
+
+
+def test_a_comparison_tells_each_figure_of_the_same_draws(correlated, seeded):
+    model = correlated()
+    references = draw_references(model, model.sample(3, generator=seeded(1)), (0.2, 0.8), draws=30, generator=seeded(2))
+    glass = GlassFlow(model, 2, grid="uniform")
+    found = compare(references, glass)
+    for i, r in enumerate(references):
+        draws = glass.posterior(r.x_t, r.t, 30, noise=r.noise)
+        for figure, of_draws in zip(found, (energy_distance, mean_error, spread), strict=True):
+            assert figure.shape == (2, 3) and torch.allclose(figure[i], of_draws(draws, r.draws), rtol=1e-9)
+    assert bool((found.spread < 0.6).all())  # two Euler steps draw too narrowly
 
 
 def test_tiles_make_no_difference_to_draws_from_given_noises(correlated, seeded, monkeypatch):
