@@ -1,15 +1,15 @@
 """Two processes that talk over gloo, each with one thread, which stand ready for all tests of this folder.
 
-They run `member.py`, are asked by the name of a case, and find each other by a file, so that no port is fixed; each
-answer is waited for no longer than a limit.
+They are forked from this one, as new ones take seconds to import all; they run `member.py`, are asked by the name of a
+case, and find each other by a file, so that no port is fixed; each answer is waited for no longer than a limit.
 """
 
 import dataclasses
 import json
 import os
 import runpy
-import subprocess
-import sys
+import signal
+import traceback
 
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
@@ -19,10 +19,45 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from accelerate.state import AcceleratorState
+
 import align
 
-MEMBER = Path(__file__).with_name("member.py")
+MEMBER = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("member.py"))))
 COUNT, LIMIT = 2, 60  # processes, and seconds for an answer
+
+
+class Member:
+    """One of the processes, and the ends of two pipes: what it is asked, and what it answers."""
+
+    def __init__(self, index, meeting):
+        (asked, ask), (answered, answer) = os.pipe(), os.pipe()
+        self.process = os.fork()
+        if not self.process:
+            serve_and_exit(index, meeting, asked, answer)
+        os.close(asked)
+        os.close(answer)
+        self.questions, self.answers = os.fdopen(ask, "w"), os.fdopen(answered)
+
+    def ask(self, line):
+        print(line, file=self.questions, flush=True)
+
+    def end(self):
+        os.kill(self.process, signal.SIGKILL)
+        os.waitpid(self.process, 0)
+        self.questions.close()
+        self.answers.close()
+
+
+def serve_and_exit(index, meeting, asked, answer):
+    try:
+        torch.set_num_threads(1)
+        AcceleratorState._reset_state(reset_partial_state=True)  # which may be that of one process
+        MEMBER.serve(index, COUNT, meeting, os.fdopen(asked), os.fdopen(answer, "w"))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)  # on no account the rest of the tests
 
 
 class Pair:
@@ -37,10 +72,9 @@ class Pair:
             self.start()
         self.asked += 1
         for member in self.members:
-            member.stdin.write(json.dumps([case, options, str(self.folder / f"{self.asked}")]) + "\n")
-            member.stdin.flush()
+            member.ask(json.dumps([case, options, str(self.folder / f"{self.asked}")]))
         with ThreadPoolExecutor(COUNT) as pool:
-            lines = [pool.submit(member.stdout.readline) for member in self.members]
+            lines = [pool.submit(member.answers.readline) for member in self.members]
             try:
                 answers = [line.result(LIMIT) for line in lines]
             except Late:
@@ -59,24 +93,19 @@ class Pair:
 
     def start(self):
         meeting = self.folder / f"meeting{self.asked}"
-        self.members = [
-            subprocess.Popen(
-                [sys.executable, str(MEMBER), str(index), str(COUNT), str(meeting)], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-            for index in range(COUNT)
-        ]  # fmt: skip
+        self.members = [Member(index, meeting) for index in range(COUNT)]
 
     def stop(self):
         for member in self.members:
-            member.kill()
-            member.communicate()
+            member.end()
         self.members = []
 
 
 @pytest.fixture(scope="session")
 def both(tmp_path_factory):
     """What both processes answer to a case: `both("plain", algorithm="smc")`."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
     pair = Pair(tmp_path_factory.mktemp("processes"))
     yield pair
     pair.stop()
@@ -85,7 +114,7 @@ def both(tmp_path_factory):
 @pytest.fixture(scope="session")
 def member():
     """What the processes run, for comparison in this one."""
-    return SimpleNamespace(**runpy.run_path(str(MEMBER)))
+    return MEMBER
 
 
 def fields(out):

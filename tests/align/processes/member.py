@@ -1,15 +1,11 @@
-"""One of the processes that stand ready: run as a script, it reads the name of a case and its options, and answers.
+"""One of the processes that stand ready: it reads the name of a case and its options, and answers.
 
-Its arguments are its number, how many they are, and the file by which they find each other. A case is a function of an
-accelerator and of options; with None for an accelerator it is that of one process.
+A case is a function of an accelerator and of options; with None for an accelerator it is that of one process.
 """
 
 import json
 import os
-import sys
 import traceback
-
-from pathlib import Path
 
 import torch
 
@@ -185,8 +181,9 @@ def gathered(accelerator, dtype):
 CASES = (plain, still, conditioned, ladder, hopeless, failing, differing, gathered)
 
 
-def serve(index, count, meeting):
-    """The life of one of the processes."""
+def serve(index, count, meeting, questions, answers):
+    """The life of one of the processes: of its number, how many they are, the file by which they find each other, and
+    the lines that it reads and writes."""
     os.environ.update(
         RANK=str(index), LOCAL_RANK=str(index), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count),
         ACCELERATE_USE_CPU="true", GLOO_SOCKET_IFNAME="lo",
@@ -195,7 +192,7 @@ def serve(index, count, meeting):
     from accelerate import Accelerator
 
     accelerator, cases = Accelerator(cpu=True), {case.__name__: case for case in CASES}
-    for line in sys.stdin:
+    for line in questions:
         name, options, path = json.loads(line)
         try:
             answer = cases[name](accelerator, **options)
@@ -204,8 +201,4 @@ def serve(index, count, meeting):
                 answer = {"saved": f"{path}.{index}"}
         except Exception:
             answer = {"broken": traceback.format_exc()}
-        print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    serve(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+        print(json.dumps(answer), file=answers, flush=True)

@@ -2,9 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
-import textwrap
+import random
+import signal
+import time
+import traceback
 
 from pathlib import Path
 
@@ -12,6 +13,11 @@ import pytest
 import torch
 
 import diamond
+import distill
+
+from diamond.nets import Transformer
+
+DATA, LABELS = torch.linspace(-1, 1, 128).reshape(32, 1, 2, 2), torch.arange(32) % 2
 
 
 def same(one, other):
@@ -22,77 +28,78 @@ def lines(out):
     return [json.loads(line) for line in Path(f"{out}.metrics.jsonl").read_text().splitlines()]
 
 
-KILLED = """
-    import os, random, signal, sys, time
-    import torch
-    import distill
-    from diamond.nets import ResidualMLP, Transformer
-
-    draw = random.Random(1)
-    torch.set_num_threads(1)
-    data = torch.linspace(-1, 1, 128).reshape(32, 1, 2, 2)
-
-    def train(loss, out, steps=20):
+def train(loss, out, steps=20):
+    with torch.random.fork_rng():
         torch.manual_seed(0)
-        plan = {"steps": steps, "batch": 8, "ema": (0.9, 0.5), "save_every": 1, "keep": 2, "log_every": 1}
-        labels, student = torch.arange(32) % 2, {"classes": 2, "states": 1, "times": 3}
-        teacher = distill.train_flow(
-            data, Transformer((1, 2, 2), 2, 32, 1, classes=2), labels=labels, steps=2, batch=8, progress=False
+        first, student = (
+            Transformer((1, 2, 2), 2, 32, 1, classes=2, **more) for more in ({}, {"states": 1, "times": 3})
         )
-        distill.distill(
-            teacher, data, Transformer((1, 2, 2), 2, 32, 1, **student), loss, labels=labels, label_dropout=0.2, flip=True,
-            accumulate=2, out=out, progress=False, **plan,
-        )
+    teacher = distill.train_flow(DATA, first, labels=LABELS, steps=2, batch=8, progress=False)
+    distill.distill(
+        teacher, DATA, student, loss, labels=LABELS, label_dropout=0.2, flip=True, accumulate=2, out=out, steps=steps,
+        batch=8, ema=(0.9, 0.5), save_every=1, keep=2, log_every=1, progress=False,
+    )  # fmt: skip
 
-    def alive(pid):
-        return os.waitpid(pid, os.WNOHANG)[0] == 0
 
-    def at(path):
-        return os.stat(path).st_mtime_ns if os.path.exists(path) else 0
+def forked(loss, out):
+    """A process that trains and ends: a fork of this one, since the start of a new one takes seconds."""
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        torch.set_num_threads(1)
+        train(loss, out)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # on no account the rest of the tests
 
-    def run(loss, out, kill):
-        pid, state = os.fork(), f"{out}.state"
-        if pid == 0:
-            train(loss, out)
-            os._exit(0)
-        if not kill:
-            assert os.waitpid(pid, 0)[1] == 0
+
+def run_whole(loss, out):
+    assert os.waitpid(forked(loss, out), 0)[1] == 0
+
+
+def run_and_kill(loss, out, seconds):
+    """Whether it was killed before its end, that long after it has got on."""
+    process, state = forked(loss, out), Path(f"{out}.state")
+
+    def alive():
+        ended, status = os.waitpid(process, os.WNOHANG)
+        assert status == 0
+        return not ended
+
+    def saved():
+        return state.stat().st_mtime_ns if state.exists() else 0
+
+    before = saved()
+    while saved() == before:
+        if not alive():
             return False
-        before = at(state)
-        while at(state) == before:  # until it has got on
-            if not alive(pid):
-                return False
-            time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.03))
-        if not alive(pid):
-            return False
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        return True
-
-    for loss in ("lsd", "trajectory"):
-        folder, kills = f"{sys.argv[1]}/{loss}", 0
-        os.mkdir(folder)
-        train(loss, f"{folder}/first.ckpt", steps=1)  # what is slow at first is done before the forks
-        run(loss, f"{folder}/whole.ckpt", kill=False)
-        while kills < 5 and run(loss, f"{folder}/killed.ckpt", kill=True):
-            kills += 1
-        if not os.path.exists(f"{folder}/killed.ckpt"):
-            run(loss, f"{folder}/killed.ckpt", kill=False)
-        print(loss, kills)
-"""
+        time.sleep(0.001)
+    time.sleep(seconds)
+    if not alive():
+        return False
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return True
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A folder for each loss, and how often its run was killed; by one process, since its start takes seconds."""
-    folder = tmp_path_factory.mktemp("killed")
-    process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), str(folder)],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert process.returncode == 0, process.stderr
-    return {loss: (folder / loss, int(kills)) for loss, kills in map(str.split, process.stdout.splitlines())}
+    """A folder for each loss, and how often its run was killed."""
+    draw, found = random.Random(1), {}
+    for loss in ("lsd", "trajectory"):
+        folder, kills = tmp_path_factory.mktemp(loss), 0
+        train(loss, folder / "first.ckpt", steps=1)  # what is slow at first is done before the forks
+        run_whole(loss, folder / "whole.ckpt")
+        while kills < 5 and run_and_kill(loss, folder / "killed.ckpt", draw.uniform(0, 0.03)):
+            kills += 1
+        if not (folder / "killed.ckpt").exists():
+            run_whole(loss, folder / "killed.ckpt")
+        found[loss] = folder, kills
+    return found
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
