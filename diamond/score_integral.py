@@ -67,4 +67,4 @@ def log_density_change(score: Callable[[Tensor, int], Tensor], x: Tensor, y: Ten
 
 def over_event(x: Tensor) -> Tensor:
     """The sum of `(n, B, *event)` over the event, `(n, B)`."""
-    return x.reshape(*x.shape[:2], -1).sum(-1)
+    return x.unsqueeze(-1).flatten(2).sum(-1)

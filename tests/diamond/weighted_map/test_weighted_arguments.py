@@ -63,6 +63,17 @@ def test_what_does_not_fit_is_refused_by_name(method, case, line, line_map, stat
         getattr(WeightedDiamondMap(line_map(line())), method)(**({"x_t": states, "t": 0.5, "n": 2} | changed))
 
 
+@pytest.mark.parametrize("event", [(1,), (1, 2, 2), ()])
+def test_no_states_have_no_draws(event):
+    net = torch.nn.Module()
+    net.forward = lambda x, t, cond, times: x
+    model, none = WeightedDiamondMap(FlowMap(net, event_shape=event), proposals=3), torch.zeros(0, *event)
+    z, log_weights = model.weighted_posterior(none, 0.5, 2)
+    assert (z.shape, log_weights.shape) == ((2, 0, *event), (2, 0))
+    assert model.posterior(none, 0.5, 2).shape == (2, 0, *event)
+    assert model.transition(none, 0.5, 0.7).shape == (0, *event)
+
+
 def test_other_numbers_that_do_not_fit_are_refused_by_name(line, line_map, states):
     flow_map = line_map(line())
     with pytest.raises(ValueError, match="^proposals: got 0"):
