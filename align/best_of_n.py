@@ -2,7 +2,7 @@ r"""Best-of-N: draw from the model, keep what scores best.
 
 With weights :math:`w \propto \exp r(z)` the very same draws are importance sampling: the weighted draws follow the
 tilted law, and :math:`\frac1N \sum \exp r(z_i)` is an unbiased estimate of its normaliser. The best of them alone
-follows no such law: its reward has distribution function :math:`F^N`.
+follows no such law: its reward has the distribution function :math:`F^N`, with :math:`F` that of one draw's.
 
 With a :class:`~align.GuidedFlow` as the model this is GLASS value guidance, best-of-N on top.
 """

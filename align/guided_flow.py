@@ -7,7 +7,7 @@ place of the value, as in diffusion posterior sampling, it costs one call of the
 
 Seen as a GLASS flow, every inner step of a posterior draw or a transition asks this denoiser at the pair's sufficient
 statistic and effective time, which is GLASS value guidance. The result follows no stated law; best-of-N, search and
-Sequential Monte Carlo run on it as on any model, aligned relative to it.
+sequential Monte Carlo run on it as on any model, aligned relative to it.
 
 References:
     | GLASS Flows (Holderrieth et al., 2025), https://arxiv.org/abs/2509.25170, section on reward guidance

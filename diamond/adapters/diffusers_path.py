@@ -12,9 +12,10 @@ paths differ by a scale and a change of time: our state :math:`x` at time `t` ho
     \text{sample:}  \quad & D = F,                 && E = (x' - a \, F) / s         &&(a^2 + s^2 = 1) \\
     \text{flow:}    \quad & D = x' - s F,          && E = x' + a F                  &&(a + s = 1)
 
-A variance-preserving network is told the step `k` of its scheduler at which :math:`\log \bar\alpha_k / (1 - \bar\alpha_k)
-= \log a^2 / s^2`, between steps by linear interpolation, and the nearest one beyond the first and last; a flow's is told
-:math:`s` times the number of steps. Noisier than the last step the signal in the quotient of "epsilon" is that step's.
+A variance-preserving network is told the step `k` of its scheduler at which :math:`\log
+\frac{\bar\alpha_k}{1-\bar\alpha_k} = \log \frac{a^2}{s^2}`, between steps by linear interpolation, and the nearest one
+beyond the first and last; a flow's is told :math:`s` times the number of steps. Noisier than the last step the signal
+in the quotient of "epsilon" is that step's.
 
 References:
     | Denoising Diffusion Implicit Models (Song et al., 2020), https://arxiv.org/abs/2010.02502, section 4.1

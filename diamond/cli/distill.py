@@ -39,7 +39,7 @@ def distill(
             parser=model_file,
             metavar="FILE",
             help="File of the flow model, as diamond train writes it; or the name of one that ships.",
-            show_default="needed but with --supervision data",
+            show_default="needed, unless --supervision is data",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="File to save the map in.")] = Path("diamond.ckpt"),
@@ -54,13 +54,16 @@ def distill(
     loss: Annotated[
         str,
         typer.Option(
-            help="What holds off the diagonal: trajectory (a regression on the teacher's), lsd (Lagrangian identity), esd "
-            "(Eulerian), psd (semigroup) or meanflow (that of the mean velocity).",
+            help="What jumps between two times are asked for: trajectory (to end where the teacher's flow does), lsd "
+            "(the Lagrangian identity), esd (Eulerian), psd (semigroup) or meanflow (that of the mean velocity).",
             show_default="trajectory; lsd by data alone",
         ),
     ] = "",
     supervision: Annotated[
-        str, typer.Option(help="What tells the velocity: teacher, or data, and then the teacher is but a start.")
+        str,
+        typer.Option(
+            help="What tells the velocity: teacher; or data, where a teacher only gives the network to start from."
+        ),
     ] = "teacher",
     weighting: Annotated[
         str | None,
@@ -73,13 +76,13 @@ def distill(
     batch: Batch = 256,
     learning_rate: LearningRate = 2e-3,
     off_diagonal: Annotated[
-        float | None, typer.Option(help="Share of a batch that goes to it.", show_default="the recipe's")
+        float | None, typer.Option(help="Share of a batch that goes to such jumps.", show_default="the recipe's")
     ] = None,
     from_zero: Annotated[
-        float | None, typer.Option(help="Share of that which starts from noise.", show_default="the recipe's")
+        float | None, typer.Option(help="Share of the jumps that start from noise.", show_default="the recipe's")
     ] = None,
     to_one: Annotated[
-        float | None, typer.Option(help="Share of that which ends in data.", show_default="the recipe's")
+        float | None, typer.Option(help="Share of the jumps that end in data.", show_default="the recipe's")
     ] = None,
     label_dropout: LabelDropout = 0.0,
     flip: Flip = False,

@@ -58,7 +58,7 @@ def train(
         bool,
         typer.Option(
             "--conditional",
-            help="Condition on the class labels, which are then always needed, but with --label-dropout.",
+            help="Condition on the class labels; to sample without one as well, give --label-dropout.",
         ),
     ] = False,
     label_dropout: LabelDropout = 0.0,

@@ -160,7 +160,7 @@ def main() -> None:
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="dimensions")
     parser.add_argument("--steps", type=int, default=3000, help="optimiser steps of each map")
-    parser.add_argument("--grid", choices=GRIDS, default=GRIDS[0], help="of the times, see above")
+    parser.add_argument("--grid", choices=GRIDS, default=GRIDS[0], help="of the noise levels")
     parser.add_argument("--particles", type=int, default=512, help="of each population")
     parser.add_argument("--populations", type=int, default=128, help="independent ones")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
