@@ -55,7 +55,7 @@ class TrainedPath:
     Arguments:
         interpolant: our path.
         prediction: what the network gives: "epsilon", "v_prediction", "sample" or "flow".
-        log_snr: `log abar_k / (1 - abar_k)` of the steps that it was trained on, decreasing; none for a flow.
+        log_snr: `log(abar_k / (1 - abar_k))` of the steps that it was trained on, decreasing; none for a flow.
         steps: the number of steps, by which a flow's time is multiplied.
 
     Raises:
@@ -130,7 +130,7 @@ def prediction_of(scheduler: Any) -> str:
 
 
 def log_snr_of(scheduler: Any) -> list[float]:
-    """`log abar_k / (1 - abar_k)` of a scheduler's steps, DDPM's of diffusers without one.
+    """`log(abar_k / (1 - abar_k))` of a scheduler's steps, DDPM's of diffusers without one.
 
     Raises:
         ValueError: it has no table of them, or tells its networks something else than their numbers.

@@ -43,7 +43,7 @@ def card_of(model: Any, name: str, recipe: Recipe, figures: dict[str, Any]) -> s
     kind, known = type(model).__name__, model.metadata
     what = {
         "DiamondMap": "A class-conditional Diamond Map: one call draws from `p(z | x_t)`, and from noise a sample.",
-        "Flow": "A class-conditional flow model, the teacher of the map of the same name.",
+        "Flow": "A class-conditional flow model, the teacher of the map whose name is the same without `-teacher`.",
     }[kind]
     count = sum(parameter.numel() for parameter in model.parameters())
     training = {**recipe.shared, **(recipe.map if kind == "DiamondMap" else recipe.teacher)}

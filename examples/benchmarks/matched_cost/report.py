@@ -47,17 +47,17 @@ where no models were kept).
 NFE are network evaluations, counted per sample, and backward those of them that were differentiated through; costs are
 of one population. A method has as many particles as the budget allows. Figures are means over {populations} independent
 populations, with standard errors. Medians stand beside what has heavy tails: an unbiased estimate of Z whose mean hangs
-on rare large weights is almost always too small, and one gradient gone astray makes a covariance. In each table of
-methods by models the least is bold, "exact" aside.
+on rare large weights is almost always too small, and one gradient gone astray can be all of a covariance's error. In each
+table of methods by models the least is bold, "exact" aside.
 
 **Models.** "exact" charges one evaluation for a draw of the true posterior: what a perfect map would do, and no contender.
 GLASS has the exact denoiser of the mixtures as its teacher, where the maps have what they learnt from it: their distance
 to "exact" is what distillation cost. Its steps are even, as published.
-"plug-in" is the teacher as it is: its mean for every draw, and a Gaussian step around it
-for every move. This is the setting of the field's own methods, so that on it SMC is FKS, SMC along the gradient DAS,
-search SVDD with a beam, and guidance DPS. Where these are named, they take the denoiser and the moves of the model at
-hand; DPS its denoiser alone. The values of FMTT are the flow map's on every model. Flow map and plug-in have one draw a
-state, and are charged for one.
+"plug-in" is the teacher as it is: its mean for every draw, and a Gaussian step around it for every move. This is the
+setting of the field's own methods, so that on it SMC is Feynman-Kac steering (FKS), SMC along the gradient DAS, search SVDD
+with a beam, and guidance diffusion posterior sampling (DPS). Where these are named, they take the denoiser and the moves of
+the model at hand; DPS its denoiser alone. The values of FMTT are the flow map's on every model. Flow map and plug-in have
+one draw a state, and are charged for one.
 
 **A dash** is where there is no such method, or not one particle for that budget. Look-aheads choose among draws by their
 rewards, and the weighted map's draws have weights of their own. A gradient without a derivative is a difference between
