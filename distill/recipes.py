@@ -122,10 +122,11 @@ def distill(
         net: the map's network (`states=1, times=3`); by default the teacher's own, grown by the new inputs, so that
             the map starts as the teacher on its diagonal, or a small one for a mixture; without a teacher, a perceptron
             in the data's whitened coordinates.
-        loss: what holds off the diagonal: "trajectory", a regression on the teacher's integrated flow, which made the best
-            maps for the same work (`examples/benchmarks/distillation.py`) and is the usual one with a teacher; "lsd", the
-            Lagrangian identity, the usual one without; "esd", the Eulerian; "psd", the semigroup; or "meanflow", that of
-            the mean velocity. See :mod:`distill.losses`.
+        loss: what holds off the diagonal `s = r`, where the map jumps from `s` to a later `r`: "trajectory", a regression
+            on the teacher's integrated flow, which made the best maps for the same work
+            (`examples/benchmarks/distillation.py`) and is the usual one with a teacher; "lsd", the Lagrangian identity,
+            the usual one without; "esd", the Eulerian; "psd", the semigroup; or "meanflow", that of the mean velocity.
+            See :mod:`distill.losses`.
         supervision: what tells the velocity: "teacher", or "data": then a teacher is never asked, and gives no more than
             its path and the network to start from.
         weighting: how samples count: None, alike; "adaptive", by their own loss; or "learned", by their times: see
