@@ -1,4 +1,4 @@
-r"""Sequential Monte Carlo: exact samples of the tilted law, from any value estimate.
+r"""Sequential Monte Carlo: properly weighted samples of the tilted law, from any value estimate.
 
 Particles move on a grid :math:`0 = t_0 < \dots < t_K = 1` and are weighted by
 
@@ -10,7 +10,7 @@ estimate :math:`\hat V` is made once, kept with its particle, and moved with it 
 from the product of the weights whatever it is, and with unbiased resampling :math:`E[\hat Z] = E[\exp r(z)]` holds for
 every number of particles and of Monte Carlo draws, for tempered values (:mod:`align.tempering`) and for the other
 potentials of Feynman-Kac steering (:mod:`align.potentials`). Good estimates make the weights even; bad ones make them
-uneven, never wrong.
+uneven, never wrong: :math:`\hat Z` times a weighted mean is unbiased, and the weighted mean itself is consistent.
 
 Algorithms of the field as settings:
 
