@@ -49,12 +49,14 @@ def transition_scales(
     """The scales of the step from `t` to `t_next` `(B,)`, `t < t_next`; `rho = None` is DDPM's.
 
     Raises:
-        ValueError: `rho` lies outside [-1, 1].
+        ValueError: `rho` lies outside [-1, 1], or is neither one number nor one a sample.
     """
     t, t_next = t.double(), t_next.double()
     if rho is None:
         rho = ddpm_correlation(interpolant, t, t_next)
     rho = torch.as_tensor(rho, dtype=t.dtype, device=t.device)
+    if rho.shape not in ((), (1,), t.shape):
+        raise ValueError(f"rho: got shape {tuple(rho.shape)}, expected one correlation or ({len(t)},) of them")
     if not bool((rho.abs() <= 1).all()):
         raise ValueError(f"rho: got {rho.tolist()}, expected correlations in [-1, 1]")
     sigma_t = interpolant.sigma(t)

@@ -110,6 +110,12 @@ def test_a_correlation_outside_its_range_is_refused(model, rho):
         refuses("rho", model.transition, X, 0.2, 0.5, rho=rho)
 
 
+@pytest.mark.parametrize("shape", [(3,), (4, 1), (0,)])
+def test_correlations_of_other_rows_are_refused(model, shape):
+    if hasattr(model, "transition"):
+        assert f"got shape {shape}" in refuses("rho", model.transition, X, 0.2, 0.5, rho=torch.zeros(shape))
+
+
 def test_times_keep_their_precision():
     single, double = torch.zeros(3, 2), torch.zeros(3, 2, dtype=torch.float64)
     assert as_times(0.7, double).tolist() == 3 * [0.7]
