@@ -77,8 +77,7 @@ class Conditioning(nn.Module):
     def _labels(self, t: Tensor, rows: int, cond: Tensor | None) -> Tensor:
         if cond is None:
             return torch.full((len(t),), self.classes, device=t.device, dtype=torch.long)
-        if cond.shape != (rows,) or cond.is_floating_point():
-            raise ValueError(
-                f"cond: got {cond.dtype} {tuple(cond.shape)}, expected class labels ({rows},), whole numbers"
-            )
+        if not isinstance(cond, Tensor) or cond.shape != (rows,) or cond.is_floating_point():
+            came = f"{cond.dtype} {tuple(cond.shape)}" if isinstance(cond, Tensor) else type(cond).__name__
+            raise ValueError(f"cond: got {came}, expected class labels ({rows},), whole numbers")
         return cond.long()

@@ -49,7 +49,9 @@ def test_labels_may_be_any_whole_numbers(make_flow, kind, awake, inputs, labels)
     assert torch.equal(net(x, t, cond.to(kind)), net(x, t, cond))
 
 
-@pytest.mark.parametrize("cond", [torch.zeros(ROWS), torch.zeros(ROWS - 1).long(), torch.zeros(ROWS, 1).long()])
+@pytest.mark.parametrize(
+    "cond", [torch.zeros(ROWS), torch.zeros(ROWS - 1).long(), torch.zeros(ROWS, 1).long(), ROWS * [0], {"label": 0}]
+)
 def test_labels_of_a_wrong_kind_are_refused(make_flow, cond, inputs):
     x, t, _, _ = inputs(torch.float32)
     with pytest.raises(ValueError, match=r"^cond: got .* expected class labels \(5,\), whole numbers"):
