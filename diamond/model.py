@@ -152,7 +152,8 @@ def map_cond(function: Callable[[Tensor], Any], cond: Any) -> Any:
         rows = rows.tolist() if isinstance(rows, Tensor) else rows
         return rows if rows is None else [cond[row] for row in rows]
     if isinstance(cond, (tuple, list)):
-        return type(cond)(map_cond(function, value) for value in cond)
+        mapped = [map_cond(function, value) for value in cond]
+        return type(cond)(*mapped) if hasattr(cond, "_fields") else type(cond)(mapped)  # a tuple may have named fields
     advice = "; numbers make a tensor, like torch.tensor([7])" if isinstance(cond, (int, float)) else ""
     raise ValueError(
         f"cond: got {type(cond).__name__}, expected a tensor, texts, or a dict, tuple or list of them{advice}"

@@ -1,5 +1,7 @@
 """What models share: the protocol, and conditioning that is repeated in the order of the draws."""
 
+from collections import namedtuple
+
 import pytest
 import torch
 
@@ -40,6 +42,14 @@ def test_conditioning_is_repeated_member_by_member():
     assert torch.equal(nested["more"][0], torch.cat([prompts, prompts]))
     assert isinstance(nested["more"], tuple)
     assert nested["more"][1][1] is None
+
+
+def test_a_tuple_keeps_the_names_of_its_fields():
+    prompt = namedtuple("Prompt", "embedding pooled")(torch.arange(6).reshape(3, 2), torch.arange(3))
+    repeated, part = repeat_cond(prompt, 2), slice_cond(prompt, slice(1, 3))
+    assert type(repeated) is type(part) is type(prompt)
+    assert repeated.pooled.tolist() == [0, 1, 2, 0, 1, 2]
+    assert part.embedding.tolist() == [[2, 3], [4, 5]]
 
 
 def test_texts_are_rows():
