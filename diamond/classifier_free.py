@@ -77,13 +77,14 @@ class ClassifierFree(Flow):
         if not isinstance(cond, Tensor) or cond.shape != t.shape or cond.is_floating_point():
             came = f"{cond.dtype} {tuple(cond.shape)}" if isinstance(cond, Tensor) else type(cond).__name__
             raise ValueError(f"cond: got {came}, expected class labels ({len(x)},), whole numbers")
+        cond = cond.long()  # a narrower type may not hold the label of none
         warn_of_no_label(self, f"scale: got {self.scale:g}")
         first, last = self.interval
         guided = (first <= t) & (t <= last)
         if self.scale == 0:
             return super()._network(x, t, torch.where(guided, self.no_label, cond))
         rows = guided.nonzero()[:, 0]
-        none = torch.full_like(rows, self.no_label, dtype=cond.dtype)
+        none = torch.full_like(rows, self.no_label)
         times = t[:1].expand(len(t) + len(rows)) if shared(t) else torch.cat([t, t[rows]])
         both = super()._network(torch.cat([x, x[rows]]), times, torch.cat([cond, none]))
         labelled, unlabelled = both.split([len(x), len(rows)])

@@ -126,6 +126,16 @@ def test_guidance_is_limited_to_its_interval():
     torch.testing.assert_close(nothing, torch.where(inside, flow.velocity(x, t), never))
 
 
+@pytest.mark.parametrize("scale", [0.0, 3.0])
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int32])
+def test_labels_of_any_type_leave_room_for_the_label_of_none(scale, kind):
+    flow = Flow(Exact(None))
+    x, t, cond = inputs(shape=(2,))
+    guided = ClassifierFree(flow, scale)
+    expected = guided.velocity(x, t, cond=cond % CLASSES)
+    torch.testing.assert_close(guided.velocity(x, t, cond=(cond % CLASSES).to(kind)), expected)
+
+
 @pytest.mark.parametrize(
     ("scale", "interval", "labelled", "calls"),
     [(2.0, None, True, [12]), (2.0, (0.3, 0.8), True, [9]), (2.0, (0.0, 0.01), True, [6]), (1.0, None, True, [6]),
