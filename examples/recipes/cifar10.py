@@ -3,7 +3,7 @@
 The folder `--root` holds torchvision's files, which are downloaded if they are missing, or `cifar10.npz` with
 `train_images`, `test_images` `(N, 3, 32, 32)` uint8, `train_labels`, `test_labels` and `class_names`. Nobody need watch:
 steps are chosen by timing a few, and when the time is up, what there is is saved. `--judge` takes the file of a judge of
-these data, which none is that ships; without, the card tells of posteriors only.
+these data, as none ships; without one, the card tells of posteriors only.
 """
 
 from __future__ import annotations
