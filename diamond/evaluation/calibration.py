@@ -55,5 +55,5 @@ def uniformity(ranks: Tensor) -> tuple[Tensor, Tensor]:
 def random_projections(z: Tensor, count: int, *, generator: Generator = None) -> Tensor:
     """`count` directions of unit length, uniform on the sphere, for events like those of `z` `(B, *event)`:
     `(count, *event)`."""
-    directions = normal((count, *z.shape[1:]), generator, device=z.device, dtype=z.dtype).flatten(1)
+    directions = normal((count, *z.shape[1:]), generator, device=z.device, dtype=z.dtype).unsqueeze(-1).flatten(1)
     return (directions / directions.norm(dim=1, keepdim=True)).reshape(count, *z.shape[1:])

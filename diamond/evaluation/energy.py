@@ -28,7 +28,7 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
         ValueError: the shapes differ, or there are fewer than two draws.
     """
     check_draws(x, y)
-    x, y = (draws.flatten(2).transpose(0, 1).double() for draws in (x, y))
+    x, y = (draws.unsqueeze(-1).flatten(2).transpose(0, 1).double() for draws in (x, y))
 
     def mean_distance(a: Tensor, b: Tensor) -> Tensor:
         distances = torch.cdist(a, b)

@@ -29,7 +29,7 @@ def mean_error(x: Tensor, y: Tensor) -> Tensor:
         ValueError: the shapes differ, or there are fewer than two draws.
     """
     check_draws(x, y)
-    n, gap = len(x), (x.double() - y.double()).flatten(2)
+    n, gap = len(x), (x.double() - y.double()).unsqueeze(-1).flatten(2)
     squares = gap.sum(0).square().sum(1) - gap.square().sum((0, 2))
     return squares / (n * (n - 1)) / _total_variance(y)
 
@@ -45,4 +45,4 @@ def spread(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _total_variance(draws: Tensor) -> Tensor:
-    return draws.double().flatten(2).var(0).sum(1)
+    return draws.double().unsqueeze(-1).flatten(2).var(0).sum(1)

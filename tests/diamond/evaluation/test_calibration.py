@@ -59,3 +59,4 @@ def test_projections_are_of_unit_length_and_every_direction(seeded, check_mean):
     assert torch.allclose(directions.norm(dim=1), torch.ones(4000).double(), atol=1e-6)
     check_mean(directions, torch.zeros(4).double())
     check_mean(directions.square(), torch.full((4,), 0.25).double())
+    assert random_projections(torch.zeros(2), 5, generator=seeded()).abs().tolist() == 5 * [1.0]

@@ -27,5 +27,7 @@ def test_two_gaussians_on_the_line(mean, deviation, paired, seeded, check_mean):
 def test_events_of_any_shape_are_vectors(seeded):
     x, y = torch.randn(2, 5, 3, 1, 2, 2, generator=seeded())
     assert torch.allclose(energy_distance(x, y), energy_distance(x.flatten(2), y.flatten(2)))
+    numbers = x[..., 0, 0, 0], y[..., 0, 0, 0]
+    assert torch.allclose(energy_distance(*numbers), energy_distance(*(draws[..., None] for draws in numbers)))
     with pytest.raises(ValueError, match="^x, y: got shapes"):
         energy_distance(x[:1], y[:1])

@@ -38,6 +38,12 @@ def test_the_spread_is_a_ratio_of_variances(seeded):
 
 
 @pytest.mark.parametrize("figure", [mean_error, spread])
+def test_events_may_be_plain_numbers(figure, seeded):
+    x, y = torch.randn(2, 6, 3, generator=seeded(), dtype=torch.float64)
+    assert torch.allclose(figure(x, y), figure(x[..., None], y[..., None]))
+
+
+@pytest.mark.parametrize("figure", [mean_error, spread])
 @pytest.mark.parametrize("shapes", [((3, 2, 1), (3, 2, 2)), ((1, 2, 1), (1, 2, 1))])
 def test_draws_must_match_and_be_two_or_more(figure, shapes):
     with pytest.raises(ValueError, match="x, y: got shapes .* expected equal ones with two draws or more"):
