@@ -68,8 +68,8 @@ class ResidualMLP(Network):
         """The network's output `(B, *event)` at states `x` `(B, *event)` and times `t` `(B,)`."""
         check_states(states, self.states)
         embedding = nn.functional.silu(self.conditioning(t, cond, times))
-        hidden = self.enter(x.flatten(1))
-        more = torch.cat([state.flatten(1) for state in states], dim=1) if self.states else None
+        hidden = self.enter(x.unsqueeze(-1).flatten(1))  # an event may be a plain number
+        more = torch.cat([state.unsqueeze(-1).flatten(1) for state in states], dim=1) if self.states else None
         if more is not None:
             hidden = hidden + self.enter_states(more)
         for block in self.blocks:

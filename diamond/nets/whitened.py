@@ -64,7 +64,7 @@ class Whitened(Network):
         size = torch.Size(event_shape).numel()
         mean, variances, basis = torch.zeros(size), torch.ones(size), torch.eye(size)
         if data is not None:
-            flat = data.flatten(1).double()
+            flat = data.unsqueeze(-1).flatten(1).double()  # an event may be a plain number
             mean = flat.mean(0)
             variances, basis = torch.linalg.eigh((flat - mean).T @ (flat - mean) / max(len(flat) - 1, 1))
         for name, value in (("mean", mean), ("variances", variances.clamp_min(0)), ("basis", basis)):
@@ -83,8 +83,8 @@ class Whitened(Network):
         alpha, sigma = path.alpha(t)[:, None], path.sigma(t)[:, None]
         scale = (alpha.square() * self.variances + sigma.square()).clamp_min(1e-12).rsqrt().to(x.dtype)
         alpha, sigma = alpha.to(x.dtype), sigma.to(x.dtype)
-        white = ((x.flatten(1) - alpha * self.mean) @ self.basis) * scale
-        noises = tuple(state.flatten(1) @ self.basis for state in states)
+        white = ((x.unsqueeze(-1).flatten(1) - alpha * self.mean) @ self.basis) * scale
+        noises = tuple(state.unsqueeze(-1).flatten(1) @ self.basis for state in states)
         residual = self.net(white, t, cond, noises, times)
         rates = path.alpha_dot(t)[:, None].to(x.dtype), path.sigma_dot(t)[:, None].to(x.dtype)
         carried = (rates[0] * alpha * self.variances + rates[1] * sigma) * scale

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from diamond.nets import ResidualMLP, Whitened
 from diamond.nets.embedding import time_features
 
 ROWS = 5
@@ -86,6 +87,21 @@ def test_states_are_passed_on_in_their_order_and_place(kind, makers, inputs):
         net.gain.bias.copy_(torch.repeat_interleave(torch.tensor([1.0, -2.0]), len(net.gain.bias) // 2))
     x, t, (one, other), _ = inputs()
     torch.testing.assert_close(net(x, t, None, (one, other)), one - 2 * other)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_events_may_be_plain_numbers(wrapped, sown, awake, inputs):
+    x, t, _, times = inputs()
+    numbers, state = x[:, 0, 0, :2].unbind(1)
+    one = awake(ResidualMLP((1,), width=12, depth=2, states=1, times=3, embedding=8))
+    plain = ResidualMLP((), width=12, depth=2, states=1, times=3, embedding=8).double()
+    plain.load_state_dict(one.state_dict())
+    if wrapped:
+        data = 2 * torch.randn(50) + 1
+        one, plain = Whitened(one, (1,), data=data[:, None]).double(), Whitened(one, (), data=data).double()
+    expected = one(numbers[:, None], t, None, (state[:, None],), times)[:, 0]
+    torch.testing.assert_close(plain(numbers, t, None, (state,), times), expected)
+    assert float(expected.std()) > 0.1
 
 
 def test_networks_start_at_zero(inputs, makers):
