@@ -39,6 +39,13 @@ def diamond():
     return run
 
 
+@pytest.fixture(autouse=True)
+def _plain_layout(monkeypatch):
+    """Plots are drawn without the search for room among their labels, which is half of their time; the demo's and the
+    notebooks' are not."""
+    monkeypatch.setattr("matplotlib.layout_engine.ConstrainedLayoutEngine.execute", lambda self, figure: None)
+
+
 @pytest.fixture
 def interrupted(here):
     """Runs a command line in a process of its own, sends it Ctrl-C once it has `begun`, a function that tells, and gives

@@ -54,7 +54,7 @@ def test_guidance_moves_a_reward_up(name, estimator, model_of, seeded):
     options = {"mc": 1} if estimator == "reparam" else {}
     plain, guided = (
         align.guide(
-            model, reward, 12, 3, estimator=estimator, scale=scale, eta=0.0, generator=seeded(1), **options
+            model, reward, 6, 3, estimator=estimator, scale=scale, eta=0.0, generator=seeded(1), **options
         ).rewards
         for scale in (0.0, 1.0)
     )
