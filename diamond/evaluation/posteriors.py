@@ -19,6 +19,7 @@ from ..diamond_map import DiamondMap
 from ..glass import GlassFlow
 from ..model import Model
 from ..randomness import Generator, normal
+from ..validation import check_positive
 from .energy import energy_distance
 from .moments import mean_error, spread
 
@@ -80,9 +81,9 @@ def draw_in_tiles(
     """`n` posterior draws `(n, B, *event)` of `sampler` given states `x_t` `(B, *event)`, a few draws of all states at
     a time, so that many states of large images fit into memory. They start from `noise` `(n, B, *event)`, where that is
     given."""
-    size = max(1, ROWS // len(x_t))
+    size = max(1, ROWS // max(1, len(x_t)))
     drawn = []
-    for first in range(0, n, size):
+    for first in range(0, check_positive("n", n), size):
         count = min(size, n - first)
         start = {} if noise is None else {"noise": noise[first : first + count]}
         drawn.append(sampler.posterior(x_t, t, count, generator=generator, **start))
@@ -116,7 +117,9 @@ def draw_references(
     for t in times:
         noise = normal(z.shape, generator, device=z.device, dtype=z.dtype)
         x_t = teacher.interpolant.interpolate(z, noise, torch.full((len(z),), t, device=z.device, dtype=z.dtype))
-        start = normal((draws, *z.shape), generator, batch_axis=1, device=z.device, dtype=z.dtype)
+        start = normal(
+            (check_positive("draws", draws), *z.shape), generator, batch_axis=1, device=z.device, dtype=z.dtype
+        )
         truth = draw_in_tiles(sampler, x_t, t, draws, noise=None if exact else start, generator=generator)
         references.append(Reference(t, x_t, start, truth))
     return references

@@ -36,7 +36,13 @@ class JudgedData:
     @classmethod
     @torch.no_grad()
     def of(cls, judge: Any, images: Tensor, labels: Tensor | None = None) -> JudgedData:
-        """Images `(N, C, H, W)` in [-1, 1] before a :class:`diamond.judges.Judge`."""
+        """Images `(N, C, H, W)` in [-1, 1] before a :class:`diamond.judges.Judge`.
+
+        Raises:
+            ValueError: not one label an image.
+        """
+        if labels is not None and labels.shape != images.shape[:1]:
+            raise ValueError(f"labels: got shape {tuple(labels.shape)}, expected one an image, ({len(images)},)")
         return cls(judge.features(images), judge.labels(images) if labels is None else labels.to(images.device))
 
 
@@ -57,7 +63,7 @@ def sample_quality(
         "frechet" (0 is best), "precision", "recall", "diversity" (1 is best), and with `labels` "accuracy".
 
     Raises:
-        ValueError: images of another shape than the judge's, or too few of them.
+        ValueError: images of another shape than the judge's, or too few of them, or not one label an image.
     """
     judged = JudgedData.of(judge, samples, labels)
     rows = min(len(judged.features), len(data.features)) if rows is None else rows

@@ -48,6 +48,9 @@ def marginal_distances(
         ValueError: shapes that do not fit, or fewer than two chains in a part.
     """
     size = len(z) // check_positive("sets", sets)
+    for state in states:
+        if state.shape != z.shape:
+            raise ValueError(f"z: got shape {tuple(z.shape)}, expected that of the states, {tuple(state.shape)}")
     found = []
     for i, state in enumerate(states):
         noise = normal(z.shape, generator, device=z.device, dtype=z.dtype)

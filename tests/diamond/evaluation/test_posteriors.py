@@ -61,6 +61,17 @@ def test_tiles_make_no_difference_to_draws_from_given_noises(correlated, seeded,
         assert draw_in_tiles(model, x_t, 0.3, 10, generator=seeded()).shape == (10, 7, 2)
 
 
+def test_no_states_have_no_draws_and_no_draws_are_refused(correlated):
+    model, none = correlated(), torch.zeros(0, 2, dtype=torch.float64)
+    (reference,) = draw_references(model, none, (0.5,), draws=3, reference_steps=1)
+    assert reference.draws.shape == (3, 0, 2)
+    assert compare([reference], GlassFlow(model, 1)).distance.shape == (1, 0)
+    with pytest.raises(ValueError, match="^draws: got 0"):
+        draw_references(model, none, (0.5,), draws=0)
+    with pytest.raises(ValueError, match="^n: got 0"):
+        draw_in_tiles(model, none, 0.5, 0)
+
+
 def test_states_are_data_noised_to_their_times(correlated, seeded, check_law):
     model = correlated()
     z = model.sample(4000, generator=seeded(1))

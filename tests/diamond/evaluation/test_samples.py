@@ -56,6 +56,13 @@ def test_figures_of_the_data_themselves_and_of_the_wrong_class(data):
     assert "accuracy" not in sample_quality(Plain(), judged, images)
 
 
+def test_labels_must_be_one_an_image(data):
+    images, labels = data
+    judged = JudgedData.of(Plain(), images, labels)
+    with pytest.raises(ValueError, match=r"^labels: got shape \(4,\), expected one an image, \(400,\)"):
+        sample_quality(Plain(), judged, images, labels[:4])
+
+
 def test_no_class_in_common_has_no_diversity(data):
     images, labels = data
     judged = JudgedData.of(Plain(), images, labels)

@@ -55,3 +55,6 @@ def test_what_is_refused(correlated):
         marginal_distances(model.interpolant, [torch.zeros(4, 2)], torch.zeros(4, 2), 0)
     with pytest.raises(ValueError, match="^x, y: got shapes"):
         marginal_distances(model.interpolant, [torch.zeros(4, 2)], torch.zeros(4, 2), 4)
+    for shape in ((8, 2), (2, 2), (4, 3)):
+        with pytest.raises(ValueError, match=r"^z: got shape .*, expected that of the states, \(4, 2\)"):
+            marginal_distances(model.interpolant, [torch.zeros(4, 2)], torch.zeros(shape), 2)
