@@ -65,6 +65,8 @@ def _print_table(figures: dict[str, Any]) -> None:
     table = Table(show_header=False, title=f"{figures['method']} for {figures['reward']}", title_justify="left")
     table.add_row("law", figures["law"])
     table.add_row("settings", _pairs(figures["settings"]))
+    if figures.get("labels") is not None:
+        table.add_row("class", ", ".join(map(str, figures["labels"])))
     for name, shown in {
         "mean_reward": "mean reward", "weighted_mean_reward": "mean reward by weight", "best_reward": "best reward",
     }.items():  # fmt: skip

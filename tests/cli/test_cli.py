@@ -156,7 +156,7 @@ def test_eval_compares_the_map_with_its_teacher(diamond, chain, here):
     assert distances["GLASS-32"][2] < distances["GLASS-2"][2]
     assert distances["GLASS-1"] == figures["posterior"]["energy_distance_published"]["GLASS-1"]  # one step has no grid
     assert distances["GLASS-8"][4] < 0.5 * figures["posterior"]["energy_distance_published"]["GLASS-8"][4]
-    for steps, row in (("equivalent_steps", "map: GLASS steps"), ("equivalent_steps_published", "map: even steps")):
+    for steps, row in (("equivalent_steps", "worth GLASS steps"), ("equivalent_steps_published", "worth even steps")):
         numbers = figures["posterior"][steps]
         assert all(1 <= number <= 32 for number in numbers)
         shown = next(line for line in said.splitlines() if row in line).split("│")[2:-1]
@@ -181,7 +181,10 @@ def test_a_conditional_model_goes_all_the_way(diamond, here):
     assert not torch.equal(before[0][:10], after[0][:10])  # the map was shown labels too
     diamond("align --model diamond.ckpt --reward brightness --particles 2 --steps 1 --batch 3 -q")
     assert json.loads((here / "out" / "alignment.json").read_text())["labels"] == [0, 1, 2]
-    diamond("align --model diamond.ckpt --reward brightness --particles 2 --steps 1 --batch 2 --label 7 -q")
+    said = diamond(
+        "align --model diamond.ckpt --reward brightness --particles 2 --steps 1 --batch 2 --label 7 -q"
+    ).stdout
+    assert next(line for line in said.splitlines() if "class" in line).split("│")[2].strip() == "7, 7"
     assert json.loads((here / "out" / "alignment.json").read_text())["labels"] == [7, 7]
     diamond("eval --model diamond.ckpt --draws 2 --states 2 --samples 32 --quick -q")
     said = diamond("align --model diamond.ckpt --reward brightness --label 10", code=2).stderr

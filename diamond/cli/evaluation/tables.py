@@ -23,8 +23,8 @@ def print_tables(figures: Mapping[str, Any]) -> None:
     posterior, reference = figures["posterior"], f"GLASS-{figures['reference_steps']}"
     rows = {
         **posterior["energy_distance"],
-        "map: GLASS steps": posterior["equivalent_steps"],
-        "map: even steps": posterior["equivalent_steps_published"],
+        "worth GLASS steps": posterior["equivalent_steps"],
+        "worth even steps": posterior["equivalent_steps_published"],
     }
     console.print(_by_time(f"posteriors: energy distance to {reference}", times, rows, "{:.4f}"))
     for figure, title in (
