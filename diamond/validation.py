@@ -57,7 +57,10 @@ def as_times(t: Tensor | float, x: Tensor, name: str = "t") -> Tensor:
     if isinstance(t, (int, float)):
         return torch.full((), check_time(t, name), dtype=dtype, device=x.device).expand(len(x))
     if not isinstance(t, Tensor):
-        t = torch.tensor(t, dtype=torch.float64)
+        try:
+            t = torch.tensor(t, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{name}: got {t!r}, expected one time or ({len(x)},) of them") from error
     times = t if t.dtype == dtype and t.device == x.device else t.to(x.device, dtype)
     if times.ndim > 1 or (times.ndim == 1 and len(times) != len(x)):
         raise ValueError(f"{name}: got shape {tuple(times.shape)}, expected one time or ({len(x)},) of them")

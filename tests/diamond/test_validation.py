@@ -57,6 +57,9 @@ TIMES = {
     "too many axes": torch.full((4, 1), 0.5),
     "one bad row": torch.tensor([0.1, 0.5, 1.5, 0.2]),
     "one row without a number": torch.tensor([0.1, 0.5, NAN, 0.2]),
+    "a name": "half",
+    "none": None,
+    "rows of unequal length": [[0.1, 0.2], [0.3]],
 }
 
 
