@@ -30,6 +30,7 @@ import torch
 
 from torch import Tensor
 
+from diamond.flow_map import FlowMap
 from diamond.interpolant import per_sample
 from diamond.model import PosteriorSampler, slice_cond
 from diamond.validation import as_times, check_choice, check_state
@@ -41,7 +42,7 @@ from .softmax_mean import SoftmaxMean, weighted_sum
 from .tempering import tempered
 from .value import score_block
 
-__all__ = ["ESTIMATORS", "drop_slopes", "mean_shift", "population_gradient", "value_gradient"]
+__all__ = ["ESTIMATORS", "check_estimator", "drop_slopes", "mean_shift", "population_gradient", "value_gradient"]
 
 ESTIMATORS = ("reparam", "score", "plugin")
 
@@ -63,13 +64,13 @@ def value_gradient(
     """An estimate of `grad V_t(x_t)` from `mc` posterior draws each: `(B, *event)`.
 
     Arguments as in :func:`~align.value`, and the estimator: "reparam" (differentiates the reward and the model), "score"
-    (neither; needs `mc` of at least 2 and `t < 1`) or "plugin" (differentiates both at the posterior mean, which is
-    biased however large `mc` is, and takes no draws).
+    (neither; needs a model whose draws differ, `mc` of at least 2 and `t < 1`) or "plugin" (differentiates both at the
+    posterior mean, which is biased however large `mc` is, and takes no draws).
 
     Raises:
         ValueError: an argument or a reward that does not fit; a reward without a derivative where one is needed.
     """
-    check_choice("estimator", estimator, ESTIMATORS)
+    check_estimator(model, estimator)
     if estimator != "plugin":
         check_sampler(model)
     elif not hasattr(model, "denoise"):
@@ -87,6 +88,20 @@ def value_gradient(
         return _plugin(model, scorer, x_t, t, cond, cond, chunk)
     blocks = posterior_blocks(model, x_t, t, mc, cond, source, chunk, antithetic)
     return _gradient(model, scorer, x_t, t, mc, estimator, blocks, cond)
+
+
+def check_estimator(model: Any, estimator: str, name: str = "estimator") -> None:
+    """Refuses an unknown `estimator`, the argument called `name`, and one that compares draws that are all one point.
+
+    Raises:
+        ValueError: it is one of these.
+    """
+    check_choice(name, estimator, ESTIMATORS)
+    if estimator == "score" and isinstance(model, FlowMap):
+        raise ValueError(
+            f"{name}: got 'score' for a FlowMap, all of whose draws are one point, so that no weights move their mean; "
+            "expected 'reparam' or 'plugin'"
+        )
 
 
 def population_gradient(

@@ -45,7 +45,7 @@ from diamond.validation import check_choice, check_positive
 from .alignment import Alignment, Step
 from .damping import as_schedule
 from .draws import check_draws, flat_events
-from .gradient import ESTIMATORS, mean_shift, population_gradient
+from .gradient import check_estimator, mean_shift, population_gradient
 from .guided_flow import check_interval
 from .population import Population
 from .proposals import owed_for_shift
@@ -118,7 +118,8 @@ def guide(
     """
     check_positive("particles", particles)
     check_draws(mc, antithetic)
-    check_choice("estimator", estimator, ESTIMATORS), check_choice("strength", strength, STRENGTHS)
+    check_estimator(model, estimator)
+    check_choice("strength", strength, STRENGTHS)
     _check_options(estimator, antithetic, eta, correct)
     low, high = check_interval(interval)
     grid = time_grid(steps, times, USUAL_STEPS["guide"])

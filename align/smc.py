@@ -42,6 +42,7 @@ from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
 from .draws import check_draws
+from .gradient import check_estimator
 from .population import Population
 from .potentials import KINDS, Potentials, ValueFunction
 from .processes import failing_together
@@ -245,6 +246,8 @@ def _check_consistent(model: Any, value: Any, proposal: str | None, strength: An
         raise ValueError(
             f"proposal: got 'lookahead' for a {type(model).__name__}, whose draws are weighted; expected another"
         )
+    if proposal == "score":
+        check_estimator(model, proposal, "proposal")
     if antithetic and value is not None and proposal not in ("reparam", "score"):
         raise ValueError("antithetic: got True with a value function, which takes no draws; leave one out")
 

@@ -5,6 +5,8 @@ import torch
 
 import align
 
+from diamond.flow_map import FlowMap
+
 
 @pytest.mark.parametrize("estimator", ["reparam", "plugin"])
 def test_rewards_without_a_derivative_are_refused_where_one_is_needed(estimator, case_a, mild, states, times):
@@ -27,6 +29,19 @@ def test_score_estimator_refuses_what_it_cannot_do(case_a, mild, states, times):
         align.value_gradient(case_a, mild, states, 1.0, 4, "score")
     with pytest.raises(ValueError, match="^estimator: got 'scores', expected one of reparam, score, plugin"):
         align.value_gradient(case_a, mild, states, times, 4, "scores")
+
+
+def test_draws_that_are_one_point_are_not_compared(mild, states, times):
+    """Their weights would leave the mean where it is, and guide nobody, without a word."""
+    model = FlowMap(lambda x, t, cond, times: -x, event_shape=(2,))
+    refusal = "got 'score' for a FlowMap, all of whose draws are one point"
+    with pytest.raises(ValueError, match=f"^estimator: {refusal}"):
+        align.value_gradient(model, mild, states, times, 4, "score")
+    with pytest.raises(ValueError, match=f"^estimator: {refusal}"):
+        align.guide(model, mild, 4, estimator="score")
+    with pytest.raises(ValueError, match=f"^proposal: {refusal}"):
+        align.smc(model, mild, 4, proposal="score")
+    assert model.nfe == 0
 
 
 def test_hard_constraints_have_a_score_gradient(case_a, seeded, check_mean, states, share_allowed, forbidding):
