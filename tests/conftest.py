@@ -6,6 +6,8 @@ opinion. Draws are held against them by z-scores: the tolerance comes from the s
 
 import gc
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -28,6 +30,23 @@ class Bent(Interpolant):
 PATHS = {"linear": Linear, "cosine": Cosine, "custom": Bent}
 
 LONG = ("test_batches", "test_notebooks", "test_recipes", "test_state", "test_training_processes", "test_matched_cost")
+
+
+# folders whose tests share what takes long to make
+TOGETHER = ("align/processes", "cli/pipelines", "diamond/pipelines")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A process takes a whole file from those that are left, or a whole folder of those above."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = Path(nodeid.split("::")[0])
+            return next((folder for folder in TOGETHER if file.parent.match(folder)), str(file))
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_configure(config):

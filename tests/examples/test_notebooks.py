@@ -11,11 +11,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import nbformat
 import pytest
-
-from jupyter_client.blocking import BlockingKernelClient
-from jupyter_client.connect import write_connection_file
 
 FOLDER = Path(__file__).parents[2] / "examples" / "notebooks"
 NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
@@ -36,6 +32,9 @@ def folder(tmp_path):
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
     """Starts a fresh kernel that works in a folder, and gives its client; of a process that has imported torch before."""
+    from jupyter_client.blocking import BlockingKernelClient  # not for the processes that run other files
+    from jupyter_client.connect import write_connection_file
+
     place = tmp_path_factory.mktemp("kernels")
     parent = subprocess.Popen(
         [sys.executable, Path(__file__).with_name("kernels.py")], stdin=subprocess.PIPE, text=True,
@@ -63,6 +62,8 @@ def kernel(tmp_path_factory):
 
 
 def read(name):
+    import nbformat
+
     return nbformat.read(FOLDER / name, as_version=4)
 
 
@@ -112,6 +113,8 @@ def test_notebook_runs(name, folder, kernel):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook_is_saved_with_its_outputs(name):
+    import nbformat
+
     notebook = read(name)
     nbformat.validate(notebook)
     assert (FOLDER / name).stat().st_size < LARGEST
