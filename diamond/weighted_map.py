@@ -47,7 +47,7 @@ from .randomness import Generator, normal, uniform
 from .renoising import Renoising, check_data_std, check_snr, renoising
 from .score_integral import log_density_change, over_event
 from .transition import gaussian_step
-from .validation import as_times, check_later, check_noise, check_positive, check_state
+from .validation import as_times, check_later, check_noise, check_positive, check_state, shared
 
 __all__ = ["PosteriorTerms", "WeightedDiamondMap"]
 
@@ -166,18 +166,19 @@ class WeightedDiamondMap(View):
         t, noise = as_times(t, x_t), self._noise(x_t, n, generator, noise)
         renoised, z, place = self._propose(x_t, t, noise, cond)
         with torch.no_grad():
-            points, times = torch.cat([renoised.flatten(0, 1), x_t]), torch.cat([fold_draws(place.time.to(t), n), t])
+            points, times = torch.cat([renoised.flatten(0, 1), x_t]), torch.cat([fold_draws(place.time, n), t])
             scores = self._score(points, times, repeat_cond(cond, n + 1)).reshape(n + 1, *x_t.shape)
             difference = per_sample(place.scale, x_t) * scores[:-1] - scores[-1]
         return PosteriorTerms(z, self._recovery(x_t, t, z), difference)
 
     def _propose(self, x_t: Tensor, t: Tensor, noise: Tensor, cond: Any) -> tuple[Tensor, Tensor, Renoising]:
         """The noisier states and where the map carries them, `(n, B, *event)` both, and the scales."""
-        place = renoising(self.interpolant, t, self.snr, self.data_std)
+        place = renoising(self.interpolant, t[:1] if shared(t) else t, self.snr, self.data_std)
+        place = place._replace(time=place.time.to(t).expand_as(t))  # one time stays one
         renoised = per_sample(place.scale, x_t) * x_t + per_sample(place.noise, x_t) * noise
-        n, time = len(noise), place.time.to(t)
+        n = len(noise)
         with self._counted(renoised):
-            z = self.flow_map(renoised.flatten(0, 1), fold_draws(time, n), 1.0, cond=repeat_cond(cond, n))
+            z = self.flow_map(renoised.flatten(0, 1), fold_draws(place.time, n), 1.0, cond=repeat_cond(cond, n))
         return renoised, z.reshape(noise.shape), place
 
     def weigh(self, x_t: Tensor, t: Tensor, noise: Tensor, *, cond: Any = None) -> tuple[Tensor, Tensor]:
@@ -186,7 +187,7 @@ class WeightedDiamondMap(View):
         renoised, z, place = self._propose(x_t, t, noise, cond)
 
         def score(points: Tensor, copies: int) -> Tensor:
-            return self._score(points, fold_draws(place.time.to(t), copies), repeat_cond(cond, copies))
+            return self._score(points, fold_draws(place.time, copies), repeat_cond(cond, copies))
 
         change = log_density_change(score, x_t, renoised, self.quadrature)
         log_weights = self._recovery(x_t, t, z) + change + over_event(noise.to(change.dtype).square()) / 2

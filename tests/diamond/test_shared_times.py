@@ -10,6 +10,7 @@ from diamond.glass import GlassFlow
 from diamond.model import fold_draws
 from diamond.nets import Preconditioned, ResidualMLP, Transformer, UNet, Whitened, grow
 from diamond.validation import as_times, shared
+from diamond.weighted_map import WeightedDiamondMap
 
 EVENT = (1, 4, 4)
 ROWS = 5
@@ -117,6 +118,14 @@ def test_maps_and_flows_pass_one_time_on_as_one(make, seeded):
         "transition": (diamond_map, lambda model, t: model.transition(x, t, 0.6, generator=seeded(1))),
         "denoise": (diamond_map, lambda model, t: model.denoise(x, t)),
         "look-ahead": (flow_map, lambda model, t: model(x, t, 1.0)),
+        "weighted": (
+            flow_map,
+            lambda model, t: WeightedDiamondMap(model).weighted_posterior(x, t, 3, generator=seeded())[1],
+        ),
+        "weighted, chosen": (
+            flow_map,
+            lambda model, t: WeightedDiamondMap(model).posterior(x, t, 2, generator=seeded(1)),
+        ),
         "flow": (flow, lambda model, t: model.denoise(x, t)),
         "glass": (flow, lambda model, t: GlassFlow(model, 4).posterior(x, t, 3, generator=seeded(1))),
         "glass, heun": (flow, lambda model, t: GlassFlow(model, 3, "heun").posterior(x, t, 3, generator=seeded(1))),
