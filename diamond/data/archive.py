@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from torch import Tensor
 
@@ -42,8 +43,9 @@ def from_archive(path: Path, split: str, name: str | None = None) -> Data:
     if not own:
         return divide(images, labels, split, name or str(path), names)
     if labels is not None and not names:  # the classes of both parts
-        most = max(int(arrays[f"{part}labels"].max()) for part in OWN_SPLIT.values())
-        names = tuple(map(str, range(most + 1)))
+        counted = [(part, len(arrays[f"{part}images"])) for part in OWN_SPLIT.values()]
+        both = torch.cat([checked_labels(arrays[f"{part}labels"], n, f"{part}labels", path) for part, n in counted])
+        names = tuple(map(str, range(int(both.max()) + 1)))
     return Data(images, labels, name or str(path), names)
 
 

@@ -37,7 +37,7 @@ def test_loading_leaves_the_global_random_state_alone():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64, np.dtype(">f4"), np.longdouble])
 @pytest.mark.parametrize("shape", [(40, 5, 6), (40, 1, 5, 6), (40, 3, 5, 6)])
 def test_a_file_of_arrays(dtype, shape, tmp_path):
     bytes_ = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -159,6 +159,15 @@ def test_a_file_with_a_split_of_its_own(tmp_path):
     assert train.images.shape == (6, 3, 4, 4) and held_out.images.shape == (4, 3, 4, 4)
     assert train.labels.tolist() == [0, 1, 2, 3, 4, 5] and held_out.labels.tolist() == [0, 1, 2, 3]
     assert bool((held_out.images == -1).all()) and train.classes == held_out.classes == 6
+
+
+@pytest.mark.parametrize("labels", [np.arange(4) + 0.0, np.arange(3), np.arange(4) - 1, np.arange(4) + 10**7])
+def test_labels_of_the_other_part_are_checked_before_they_tell_the_classes(labels, tmp_path):
+    arrays = {"train_images": np.zeros((6, 3, 4, 4)), "test_images": np.zeros((4, 3, 4, 4))}
+    np.savez(tmp_path / "a.npz", **arrays, train_labels=np.arange(6), test_labels=labels)
+    for split in SPLITS:
+        with pytest.raises(ValueError, match=r"^data: 'test_labels' of .*, expected .*whole numbers from 0"):
+            load_data(tmp_path / "a.npz", split=split)
 
 
 def test_a_part_refuses_labels_that_do_not_fit():
