@@ -91,13 +91,13 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Any:
         with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced
             model = _build(header["kind"], header["config"], tensors).to(dtype)
         model.load_state_dict(tensors)
+        model.metadata.update(header.get("metadata", {}))  # a view shares that of what it looks at
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"{path}: its tensors do not fit the {header.get('kind')} that its header describes"
         ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    model.metadata.update(header.get("metadata", {}))  # a view shares that of what it looks at
     return model.to(device).eval()
 
 

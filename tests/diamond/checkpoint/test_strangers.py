@@ -111,9 +111,14 @@ def spoil_config(tensors, header):
     header["config"] = {}
 
 
-@pytest.mark.parametrize(
-    "spoil", [spoil_missing, spoil_extra, spoil_shape, spoil_all, spoil_kind, spoil_no_kind, spoil_config]
-)
+def spoil_metadata(tensors, header):
+    header["metadata"] = None
+
+
+SPOILERS = [spoil_missing, spoil_extra, spoil_shape, spoil_all, spoil_kind, spoil_no_kind, spoil_config, spoil_metadata]
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
 def test_tensors_that_do_not_fit_their_header_are_refused(model, spoil, tmp_path):
     model.save(tmp_path / "model")
     tensors, header = read_tensors(tmp_path / "model")
