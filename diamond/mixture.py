@@ -71,7 +71,7 @@ class GaussianMixtureFlow(Model):
         if not means.is_floating_point():
             means = means.to(torch.get_default_dtype())
         weights, covariances = weights.to(means.dtype), covariances.to(means)
-        if means.ndim != 2 or weights.shape != means.shape[:1]:
+        if means.ndim != 2 or weights.shape != means.shape[:1] or not means.numel():
             raise ValueError(
                 f"weights, means: got {tuple(weights.shape)} and {tuple(means.shape)}, expected (K,) and (K, D)"
             )
@@ -247,6 +247,8 @@ class GaussianMixtureFlow(Model):
         linear = torch.as_tensor(linear, dtype=law.means.dtype, device=law.means.device)
         if linear.shape != self.event_shape:
             raise ValueError(f"linear: got shape {tuple(linear.shape)}, expected {self.event_shape}")
+        if not bool(linear.isfinite().all()):
+            raise ValueError(f"linear: got {linear.tolist()}, expected finite numbers")
         slope = self._rotate(linear.expand(len(self.weights), -1))
         shrink = 1 + precision * law.variances
         if not bool((shrink > 0).all()):
