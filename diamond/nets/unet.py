@@ -25,6 +25,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..validation import check_positive
 from .embedding import Conditioning
 from .network import Network, check_states, silenced
 
@@ -65,6 +66,7 @@ class UNet(Network):
         embedding: int = 128,
     ) -> None:
         super().__init__()
+        check_positive("patch", patch)
         if len(event_shape) != 3 or event_shape[1] % patch or event_shape[2] % patch:
             raise ValueError(
                 f"event_shape: got {tuple(event_shape)}, expected (C, H, W) with H, W multiples of patch={patch}"

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from ..interpolant import Interpolant, Linear, interpolant_named
+from ..validation import check_state
 from .network import Network
 
 __all__ = ["Whitened"]
@@ -43,6 +44,9 @@ class Whitened(Network):
         event_shape: the shape of one sample.
         interpolant: the path, or its name; linear by default.
         data: samples `(N, *event)` to take the mean and covariance of; without, they are left to be loaded.
+
+    Raises:
+        ValueError: data of another shape.
     """
 
     mean: Tensor
@@ -64,6 +68,7 @@ class Whitened(Network):
         size = torch.Size(event_shape).numel()
         mean, variances, basis = torch.zeros(size), torch.ones(size), torch.eye(size)
         if data is not None:
+            check_state(data, self.event_shape, "data")
             flat = data.unsqueeze(-1).flatten(1).double()  # an event may be a plain number
             mean = flat.mean(0)
             variances, basis = torch.linalg.eigh((flat - mean).T @ (flat - mean) / max(len(flat) - 1, 1))

@@ -183,6 +183,8 @@ def test_paths_and_networks_have_names_and_sizes_that_fit():
     refuses("event_shape", Transformer, (1, 5, 4), patch=2)
     refuses("event_shape", Transformer, (4, 4), patch=2)
     refuses("heads", Transformer, (1, 4, 4), width=10, heads=4)
+    refuses("heads", Transformer, (1, 4, 4), heads=0)
+    refuses("patch", Transformer, (1, 4, 4), patch=0)
 
 
 def test_generators_must_share_the_rows(model):
@@ -232,6 +234,8 @@ def test_maps_refuse_to_go_backwards(r):
         ({"weights": [0.3, 0.3, 0.4]}, "weights, means"),
         ({"weights": 0.3}, "weights, means"),
         ({"means": [0.0, 1.0]}, "weights, means"),
+        ({"weights": [], "means": [[]], "covariances": []}, "weights, means"),
+        ({"means": [[], []]}, "weights, means"),
         ({"weights": [0.3, -0.7]}, "weights"),
         ({"weights": [0.0, 1.0]}, "weights"),
         ({"weights": [NAN, 1.0]}, "weights"),
@@ -256,6 +260,7 @@ def test_a_tilt_must_fit_and_leave_a_law():
     for call in (model.tilt, model.log_normaliser, lambda linear: model.value(X, 0.5, linear)):
         refuses("linear", call, torch.zeros(3))
         refuses("linear", call, torch.tensor(1.0))
+        refuses("linear", call, torch.tensor([NAN, 1.0]))
     for precision in (-2.0, -3.0, NAN):  # the data's variances are 0.5: beyond -2 the reward outgrows the density
         refuses("precision", model.tilt, torch.zeros(2), precision)
         refuses("precision", model.log_normaliser, torch.zeros(2), precision)

@@ -99,6 +99,7 @@ def test_cost_at_the_size_of_a_digit(sown):
     ("arguments", "message"),
     [({"event_shape": (28, 28)}, r"event_shape: got \(28, 28\), expected \(C, H, W\)"),
      ({"event_shape": (1, 7, 8), "patch": 2}, r"event_shape: got \(1, 7, 8\), expected .* multiples of patch=2"),
+     ({"event_shape": (1, 8, 8), "patch": 0}, "patch: got 0, expected a whole number of at least 1"),
      ({"event_shape": (1, 8, 8), "width": 6}, "width: got 6, expected a multiple of 4"),
      ({"event_shape": (1, 8, 8), "multipliers": ()}, r"multipliers: got \(\), expected a whole number"),
      ({"event_shape": (1, 8, 8), "multipliers": (1, 0)}, r"multipliers: got \(1, 0\), expected a whole number")],

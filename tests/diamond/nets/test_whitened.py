@@ -36,6 +36,11 @@ def test_whitened_correction_moves_the_denoiser_by_posterior_deviations(path, se
     torch.testing.assert_close(path.denoiser_from_velocity(x, t, net(x, t)), plain + correction, rtol=0, atol=1e-6)
 
 
+def test_data_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"^data: got shape \(5, 4\), expected a floating tensor of shape \(B, 3\)"):
+        Whitened(ResidualMLP((3,)), (3,), data=torch.zeros(5, 4))
+
+
 def test_whitened_network_sees_states_in_its_own_basis(seeded):
     """Noise is rotated as the state is, and not rescaled: it is white in every basis."""
     seen = []
