@@ -99,7 +99,8 @@ def accuracy(judge: Judge, data: Data) -> float:
 
 def _checked(data: Data, held_out: Data) -> tuple[Tensor, Tensor]:
     if data.labels is None or held_out.labels is None:
-        raise ValueError(f"data: {data.name} holds no labels, expected some to train a judge on")
+        name, part = ("data", data) if data.labels is None else ("held_out", held_out)
+        raise ValueError(f"{name}: {part.name} holds no labels, expected some to train a judge on")
     if held_out.images.shape[1:] != data.images.shape[1:] or held_out.classes > data.classes:
         raise ValueError(
             f"held_out: got images {tuple(held_out.images.shape[1:])} of {held_out.classes} classes, "

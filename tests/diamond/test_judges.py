@@ -92,6 +92,8 @@ def test_what_is_refused(judge, bars, tmp_path):
     with pytest.raises(ValueError, match="^classes: got 1"):
         judges.Judge((1, 8, 8), 1)
     with pytest.raises(ValueError, match="^data: bars holds no labels"):
+        judges.train_judge(Data(train.images, None, "bars"), held_out)
+    with pytest.raises(ValueError, match="^held_out: bars holds no labels"):
         judges.train_judge(train, Data(held_out.images, None, "bars"))
     with pytest.raises(ValueError, match="^held_out: got images"):
         judges.train_judge(train, Data(held_out.images[..., 1:], held_out.labels, "bars"))
