@@ -73,7 +73,8 @@ class DiamondMap(Model):
     # ---------------------------------------------------------------- the map
 
     def displace(self, x_bar: Tensor, s: Tensor, r: Tensor, x_t: Tensor, t: Tensor, *, cond: Any = None) -> Tensor:
-        """`X_{s,r}(x_bar | x_t, t)`, `(B, *event)`, without a check of the arguments; differentiable in all of them.
+        """`X_{s,r}(x_bar | x_t, t)`, `(B, *event)`, without a check of the arguments; differentiable in all of them, but in
+        `s` and `t` where both are 0: which look holds the signal depends on which time leaves first.
 
         Arguments:
             x_bar: inner states at inner times `s`, `(B, *event)`.
