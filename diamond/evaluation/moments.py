@@ -45,4 +45,5 @@ def spread(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _total_variance(draws: Tensor) -> Tensor:
-    return draws.double().unsqueeze(-1).flatten(2).var(0).sum(1)
+    flat = draws.double().unsqueeze(-1).flatten(2)
+    return (flat - flat.mean(0)).square().sum((0, 2)) / (len(flat) - 1)
