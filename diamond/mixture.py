@@ -21,6 +21,7 @@ Tilting a mixture by :math:`r(z) = b \cdot z - \tfrac{p}{2} |z|^2` gives a mixtu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +32,7 @@ from .interpolant import Interpolant, Linear, per_sample
 from .model import Model
 from .randomness import Generator, normal, uniform
 from .transition import gaussian_step
-from .validation import as_times, check_later, check_positive, check_state
+from .validation import as_times, check_later, check_positive, check_state, shared
 
 __all__ = ["GaussianMixtureFlow"]
 
@@ -148,13 +149,14 @@ class GaussianMixtureFlow(Model):
     def denoise(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """`E[z | x_t]`, `(B, D)`, exactly."""
         posterior = self._posterior(x_t, t)
-        return (posterior.log_weights.exp()[..., None] * self._unrotate(posterior.means)).sum(1)
+        return torch.einsum("bk,bkd->bd", posterior.log_weights.exp(), self._unrotate(posterior.means))
 
     def score(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """`grad log p_t(x_t)`, `(B, D)`, exactly, and finite at t = 1 where no component is degenerate."""
         check_state(x_t, self.event_shape)
         log_joint, rotated, variances = self._components(x_t, as_times(t, x_t))
-        return -(log_joint.softmax(-1)[..., None] * self._rotate(rotated / variances, back=True)).sum(1)
+        slopes = self._unrotate(rotated / variances)
+        return -torch.einsum("bk,bkd->bd", _along_components(torch.softmax, log_joint), slopes)
 
     def velocity(self, x_t: Tensor, t: Tensor | float, *, cond: Any = None) -> Tensor:
         """The probability-flow ODE's velocity, `(B, D)`, exactly: with `E[eps | x_t] = -sigma grad log p_t`."""
@@ -221,27 +223,31 @@ class GaussianMixtureFlow(Model):
         return Mixture(*(field.expand(n, *field.shape) for field in fields))
 
     def _components(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`log w_k N(u_k; 0, V_k)` `(B, K)`, `u_k` and `V_k` `(B, K, D)`."""
-        alpha, sigma = (
-            scale.to(x.dtype)[:, None, None] for scale in (self.interpolant.alpha(t), self.interpolant.sigma(t))
-        )
+        """`log w_k N(u_k; 0, V_k)` `(B, K)`, `u_k` `(B, K, D)` and `V_k` `(B, K, D)` or, where the batch shares its time,
+        `(1, K, D)`."""
+        alpha, sigma = self._scales(x, t)
         # at t = 1 a component without width is the limit of a narrow one
         variances = (alpha.square() * self._eigenvalues + sigma.square()).clamp_min(1e-30)
         rotated = self._rotate(x[:, None] - alpha * self.means)
-        log_density = -0.5 * (rotated.square() / variances + (2 * torch.pi * variances).log()).sum(-1)
-        return self.weights.log() + log_density, rotated, variances
+        exponent = torch.einsum("bkd,bkd->bk", rotated, rotated / variances)
+        log_norm = (2 * torch.pi * variances).log().sum(-1)
+        return self.weights.log() - 0.5 * (exponent + log_norm), rotated, variances
+
+    def _scales(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`alpha` and `sigma` at times `t` `(B,)`, `(B, 1, 1)`, or `(1, 1, 1)` of a time that the batch shares."""
+        t = t[:1] if shared(t) else t
+        alpha, sigma = self.interpolant.alpha(t), self.interpolant.sigma(t)
+        return alpha.to(x.dtype)[:, None, None], sigma.to(x.dtype)[:, None, None]
 
     def _posterior(self, x: Tensor, t: Tensor | float) -> Mixture:
         check_state(x, self.event_shape)
         t = as_times(t, x)
         log_joint, rotated, variances = self._components(x, t)
-        alpha, sigma = (
-            scale.to(x.dtype)[:, None, None] for scale in (self.interpolant.alpha(t), self.interpolant.sigma(t))
-        )
+        alpha, sigma = self._scales(x, t)
         gain = self._eigenvalues / variances
-        return Mixture(
-            log_joint.log_softmax(-1), self._rotate(self.means) + alpha * gain * rotated, sigma.square() * gain
-        )
+        means = self._rotate(self.means) + alpha * gain * rotated
+        log_weights = _along_components(torch.log_softmax, log_joint)
+        return Mixture(log_weights, means, (sigma.square() * gain).expand_as(means))
 
     def _tilt(self, law: Mixture, linear: Tensor, precision: float) -> tuple[Mixture, Tensor]:
         linear = torch.as_tensor(linear, dtype=law.means.dtype, device=law.means.device)
@@ -280,3 +286,8 @@ class GaussianMixtureFlow(Model):
         if self._basis is None:
             return z
         return self._unrotate(z[:, :, None].expand(-1, -1, components, -1)).gather(2, index).squeeze(2)
+
+
+def _along_components(function: Callable[..., Tensor], x: Tensor) -> Tensor:
+    """`function(x, -1)` of `x` `(B, K)`, a softmax or its logarithm: along a last axis as short as K torch is slow."""
+    return function(x.mT.contiguous(), 0).mT
