@@ -141,6 +141,11 @@ class MapObjective:
             )
         if not 0 <= self.from_noise <= 1:
             raise ValueError(f"from_noise: got {self.from_noise}, expected a share in [0, 1]")
+        if self.from_noise and self.loss in ("esd", "meanflow"):
+            raise ValueError(
+                f"from_noise: got {self.from_noise} with loss={self.loss!r}, which differentiates in s: at s = t = 0 a "
+                "map has no derivative in it; expected 0"
+            )
         if self.perceptual is not None and self.loss != "trajectory":
             raise ValueError(
                 f"perceptual: got a distance with loss={self.loss!r}, expected it with loss='trajectory' alone"

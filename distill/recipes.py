@@ -139,7 +139,7 @@ def distill(
         to_one: share of it that ends at r = 1; likewise.
         points: of "trajectory", steps of Heun's method from s = 0 to 1, at jittered times.
         perceptual: of "trajectory", further distances of clean samples: see :class:`distill.Perceptual`.
-        from_noise: share of the batch at t = 0, where samples are made from noise alone.
+        from_noise: share of the batch at t = 0, where samples are made from noise alone; not for "esd" and "meanflow".
         steps, labels, training: as in :func:`train_flow` (`label_dropout`, `flip`, `out` and the like among them), but
             for a learning rate of 2e-3. A teacher that tells the velocity must know the labels.
 

@@ -178,3 +178,6 @@ def test_what_cannot_be_is_refused(teacher):
     for share in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=r"^from_noise: got .*, expected a share in \[0, 1\]"):
             distill.distill(teacher, from_noise=share, steps=1, progress=False)
+    for loss in ("esd", "meanflow"):
+        with pytest.raises(ValueError, match=f"^from_noise: got 0.2 with loss='{loss}', which differentiates in s"):
+            distill.distill(teacher, loss=loss, from_noise=0.2, steps=1, progress=False)
