@@ -172,9 +172,8 @@ def _reparam(scorer: Scorer, x_t: Tensor, blocks: Iterable[Block], cond: Any, be
 def drop_slopes(z: Tensor, where: Tensor) -> None:
     """Lets no derivative come back through those of the samples `z` `(..., *event)` that the mask `where` `(...)` marks,
     whose rewards count for nothing. It would be NaN where such a reward is the logarithm of zero."""
-    masked = where.reshape(
-        *where.shape, *[1] * (z.ndim - where.ndim)
-    )  # a hook that knew z would keep it, and its graph
+    # a hook that knew z would keep it, and its graph
+    masked = where.reshape(*where.shape, *[1] * (z.ndim - where.ndim))
     z.register_hook(lambda slope: slope.masked_fill(masked, 0.0))
 
 

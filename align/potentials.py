@@ -7,7 +7,7 @@ A particle's log-weight at step k is :math:`\Phi_k` plus what its proposals owe,
 
 for the potentials "diff", "max" and "sum" of Feynman-Kac steering. The first telescopes to :math:`\hat V_k`. At the
 end :math:`\Phi = r` whatever it was, so that all three have the same exact law; the latter two press harder on the way,
-and owe it back: with heavy tails, "sum" most, so that a few particles' evidence falls short of its mean most of the time.
+and owe it back with heavy tails ("sum" most), so that a few particles' evidence mostly falls short of its mean.
 
 References:
     | A General Framework for Inference-time Scaling and Steering of Diffusion Models (Singhal et al., 2025),
