@@ -99,7 +99,6 @@ class DiamondMap(Model):
         self, x_bar: Tensor, s: Tensor, r: Tensor, x_t: Tensor, t: Tensor, cond: Any
     ) -> tuple[Tensor, Tensor]:
         """The endpoint `Z` `(B, *event)` and the share `kappa` `(B,)` of the way to it."""
-        self.nfe += len(x_bar)
         outer = self.interpolant.alpha(t), self.interpolant.sigma(t)
         looks = combine_looks(self.interpolant, outer, (s, 1 - s))
         statistic, time = looks.statistic(x_t, x_bar), looks.time.to(t.dtype)
@@ -110,14 +109,14 @@ class DiamondMap(Model):
     def _from_noise(self, noise: Tensor, r: Tensor | float, x_t: Tensor, t: Tensor, cond: Any) -> Tensor:
         """`X_{0,r}`, as :meth:`displace` gives it, without the algebra: at s = 0 the inner look holds no signal, so the
         statistic is `x_t` itself and the ancillary noise is `-noise`. The stopping time is `(B,)` or one number."""
-        self.nfe += len(noise)
         stop = r.to(t.dtype) if isinstance(r, Tensor) else _everywhere(r, t)
         share = per_sample(r, noise)
         endpoint = self._endpoint_at(x_t, t, noise * -share, (_everywhere(0.0, t), stop, t), cond)
         return endpoint if isinstance(r, float) and r == 1 else torch.lerp(noise, endpoint, share)
 
     def _endpoint_at(self, x: Tensor, time: Tensor, noise: Tensor, times: tuple[Tensor, ...], cond: Any) -> Tensor:
-        """The network's endpoint `Z` `(B, *event)` at the statistic `x` of effective `time`."""
+        """The network's endpoint `Z` `(B, *event)` at the statistic `x` of effective `time`. Counts one call of it."""
+        self.nfe += len(x) * getattr(self.net, "evaluations", 1)
         if cond is None:
             warn_of_no_label(self)
         velocity = self.net(x, time, cond, states=(noise,), times=times)
@@ -232,7 +231,6 @@ class DiamondMap(Model):
         """`E[z | x_t]`, `(B, *event)`: the map's diagonal at s = 0, where the inner state is silent."""
         check_state(x_t, self.event_shape)
         t = as_times(t, x_t)
-        self.nfe += len(x_t)
         start = _everywhere(0.0, t)
         return self._endpoint_at(x_t, t, torch.zeros_like(x_t), (start, start, t), cond)
 

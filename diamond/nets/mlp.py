@@ -12,6 +12,7 @@ import torch
 
 from torch import Tensor, nn
 
+from ..validation import check_positive
 from .embedding import Conditioning
 from .network import Network, check_states, silenced
 
@@ -29,6 +30,9 @@ class ResidualMLP(Network):
         states: number of further states beside `x`; they enter through weights that start at zero.
         times: number of further times beside `t`; likewise.
         embedding: size of the embedding of times and class.
+
+    Raises:
+        ValueError: a width below 1, or a depth below 0.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class ResidualMLP(Network):
         embedding: int = 64,
     ) -> None:
         super().__init__()
+        check_positive("width", width)
+        check_positive("depth", depth, 0)
         self.config = {
             "event_shape": list(event_shape), "width": width, "depth": depth, "classes": classes,
             "states": states, "times": times, "embedding": embedding,

@@ -184,6 +184,8 @@ def test_paths_and_networks_have_names_and_sizes_that_fit():
     refuses("event_shape", Transformer, (4, 4), patch=2)
     refuses("heads", Transformer, (1, 4, 4), width=10, heads=4)
     refuses("heads", Transformer, (1, 4, 4), heads=0)
+    refuses("width", ResidualMLP, (3,), width=0)
+    refuses("depth", ResidualMLP, (3,), depth=-1)
     refuses("patch", Transformer, (1, 4, 4), patch=0)
 
 

@@ -64,9 +64,10 @@ def test_evaluations_are_counted_per_draw(diamond, looks):
         (lambda: diamond.velocity(looks, 0.4), 3),
         (lambda: diamond(looks, 0.1, 0.4, looks, 0.4), 3),
     ):
-        diamond.nfe = 0
-        call()
-        assert diamond.nfe == cost
+        for each in (1, 2):  # of a network that calls another as often
+            diamond.nfe, diamond.net.evaluations = 0, each
+            call()
+            assert diamond.nfe == each * cost
 
 
 def test_every_draw_of_a_row_has_the_rows_conditioning(seeded, looks):
