@@ -5,6 +5,8 @@ opinion. Draws are held against them by z-scores: the tolerance comes from the s
 """
 
 import gc
+import io
+import sys
 
 from pathlib import Path
 
@@ -74,6 +76,20 @@ def pytest_collection_modifyitems(items):
 
 def tensor(values):
     return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Puts a terminal, or a file, in place of stderr, outside notebooks, and gives what is written there."""
+
+    def place(terminal):
+        stderr = io.StringIO()
+        stderr.isatty = lambda: terminal
+        monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+        monkeypatch.setattr(sys, "stderr", stderr)
+        return stderr
+
+    return place
 
 
 @pytest.fixture

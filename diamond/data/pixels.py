@@ -45,9 +45,8 @@ def checked_images(images: np.ndarray, name: str, place: object) -> Tensor:
         raise ValueError(f"{what} has shape {images.shape}, expected the channels first, (N, C, H, W)")
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise ValueError(f"{what} has dtype {images.dtype}, expected uint8 or floating numbers")
-    result = scaled(
-        torch.from_numpy(np.ascontiguousarray(images, np.uint8 if images.dtype == np.uint8 else np.float32))
-    )
+    known = np.uint8 if images.dtype == np.uint8 else np.float32  # torch reads no other byte order, nor long doubles
+    result = scaled(torch.from_numpy(np.ascontiguousarray(images, known)))
     finite = result.isfinite().flatten(1).all(1)
     if not bool(finite.all()):
         raise ValueError(

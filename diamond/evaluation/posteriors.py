@@ -113,13 +113,12 @@ def draw_references(
         generator: of the noises.
     """
     sampler: Any = teacher if exact else GlassFlow(teacher, reference_steps)
+    check_positive("draws", draws)
     references = []
     for t in times:
         noise = normal(z.shape, generator, device=z.device, dtype=z.dtype)
         x_t = teacher.interpolant.interpolate(z, noise, torch.full((len(z),), t, device=z.device, dtype=z.dtype))
-        start = normal(
-            (check_positive("draws", draws), *z.shape), generator, batch_axis=1, device=z.device, dtype=z.dtype
-        )
+        start = normal((draws, *z.shape), generator, batch_axis=1, device=z.device, dtype=z.dtype)
         truth = draw_in_tiles(sampler, x_t, t, draws, noise=None if exact else start, generator=generator)
         references.append(Reference(t, x_t, start, truth))
     return references

@@ -1,6 +1,5 @@
 """What is to be seen of a run: pictures of samples, trackers, the time left; and networks in bfloat16."""
 
-import io
 import json
 import sys
 import time
@@ -59,23 +58,13 @@ def test_pictures_that_cannot_be_are_refused(tmp_path):
         distill.train_flow(mixture(), net, steps=2, sample_every=1, progress=False)
 
 
-class Written(io.StringIO):
-    def __init__(self, terminal):
-        super().__init__()
-        self.terminal = terminal
-
-    def isatty(self):
-        return self.terminal
-
-
 @pytest.mark.parametrize("terminal", [False, True])
-def test_the_bar_fills_no_log_file(terminal, monkeypatch):
+def test_the_bar_fills_no_log_file(terminal, written):
     """Where lines stay, there are those of the start and the end, and one each ten seconds; a terminal shows every mean."""
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-    monkeypatch.setattr(sys, "stderr", Written(terminal))
+    stderr = written(terminal)
     began = time.monotonic()
     distill.train_flow(mixture(), small((2,), 8, 1), steps=40, batch=4, log_every=2)
-    shown = [line for line in sys.stderr.getvalue().split("\r") if line.strip()]
+    shown = [line for line in stderr.getvalue().split("\r") if line.strip()]
     assert "40/40" in shown[-1] and "loss=" in shown[-1]
     assert len(shown) >= 20 if terminal else len(shown) <= 2 + (time.monotonic() - began) / 10
 
