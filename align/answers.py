@@ -11,19 +11,41 @@ import torch
 
 from torch import Tensor
 
-__all__ = ["check_differentiable", "check_slope", "checked_numbers", "depends_on", "reward_dtype", "takes_cond"]
+__all__ = [
+    "answer_of",
+    "check_differentiable",
+    "check_slope",
+    "checked_numbers",
+    "depends_on",
+    "reward_dtype",
+    "takes_cond",
+]
 
 
-def takes_cond(function: Callable[..., Any], given: int = 1) -> bool:
-    """Whether a function, besides the `given` arguments that it gets anyway, has another positional one that must be
-    given, or one called `cond`: a `reward(z, cond)`, or with `given=2` a `value(x_t, t, cond)`."""
+def takes_cond(function: Callable[..., Any], given: int = 1) -> str:
+    """How a function takes conditioning besides the `given` arguments that it gets anyway: a `reward(z, cond)`, or with
+    `given=2` a `value(x_t, t, cond)`.
+
+    "next" if the next positional argument must be given, or is called `cond`; "by name" if `cond` stands further behind,
+    or is given by name alone; else "", which is false.
+    """
     function = function.forward if isinstance(function, torch.nn.Module) else function
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # some builtins have no signature
-        return False
+        return ""
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return any(p.name == "cond" for p in positional[given:]) or sum(p.default is p.empty for p in positional) > given
+    named = [p.name for p in (*positional[given:], *(p for p in parameters if p.kind is p.KEYWORD_ONLY))]
+    if "cond" in named:
+        return "next" if positional[given:] and named[0] == "cond" else "by name"
+    return "next" if sum(p.default is p.empty for p in positional) > given else ""
+
+
+def answer_of(function: Callable[..., Any], *given: Any, cond: Any, how: str) -> Any:
+    """What a function answers to the arguments that it gets anyway and, where :func:`takes_cond` said `how`, to `cond`."""
+    if not how:
+        return function(*given)
+    return function(*given, cond) if how == "next" else function(*given, cond=cond)
 
 
 def checked_numbers(answer: Any, z: Tensor, name: str) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diamond.model import slice_cond
 
-from .answers import checked_numbers, takes_cond
+from .answers import answer_of, checked_numbers, takes_cond
 from .draws import row_slices
 from .population import Population
 from .tempering import Tempering, inverse_temperature, tempered
@@ -146,7 +146,7 @@ def value_or(
     if not callable(value):
         raise ValueError(f"value: got {type(value).__name__}, expected a callable value(x_t, t) -> (N,)")
 
-    conditional, chunks = takes_cond(value, 2), [population.chunk]
+    how, chunks = takes_cond(value, 2), [population.chunk]
     if hasattr(value, "calls"):  # of a reward of its own
         chunks.append(population.scorer.chunk)
     chunk = min((size for size in chunks if size is not None), default=None)
@@ -155,8 +155,9 @@ def value_or(
         times = torch.full((len(x),), t, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
         answers = []
         for rows in row_slices(len(x), chunk):
-            extra = (slice_cond(population.cond, rows),) if conditional else ()
-            answers.append(checked_numbers(value(x[rows].clone(), times[rows], *extra), x[rows], "value"))
+            cond = slice_cond(population.cond, rows) if how else None
+            answer = answer_of(value, x[rows].clone(), times[rows], cond=cond, how=how)
+            answers.append(checked_numbers(answer, x[rows], "value"))
         return torch.cat(answers)
 
     return at_time

@@ -14,7 +14,7 @@ from torch import Tensor
 from diamond.model import map_cond, slice_cond
 from diamond.validation import check_positive
 
-from .answers import checked_numbers, depends_on, takes_cond
+from .answers import answer_of, checked_numbers, depends_on, takes_cond
 
 __all__ = [
     "ByPopulation",
@@ -57,6 +57,7 @@ class Scorer:
 
     Attributes:
         calls: samples scored so far.
+        takes_cond: how the reward takes conditioning, or "": see :func:`align.answers.takes_cond`.
     """
 
     def __init__(self, reward: Reward, chunk: int | None = None) -> None:
@@ -131,7 +132,7 @@ class Scorer:
         return None
 
     def _ask(self, z: Tensor, cond: Any) -> tuple[Any, dict[str, Tensor]]:
-        return (self.reward(z, cond) if self.takes_cond else self.reward(z)), {}
+        return answer_of(self.reward, z, cond=cond, how=self.takes_cond), {}
 
     def _ask_parts(self, z: Tensor, cond: Any) -> tuple[Any, dict[str, Tensor]]:
         parts = self.reward.components(z, cond)  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ import torch
 
 from torch import Tensor, nn
 
-from ..answers import checked_numbers, depends_on
+from ..answers import answer_of, checked_numbers, depends_on
 from ..scoring import RewardFailure, Scorer
 
 __all__ = ["RewardModule", "Term", "WeightedSum"]
@@ -139,7 +139,7 @@ class WeightedSum(RewardModule):
         for term, scorer in zip(self.terms, self.scorers, strict=True):
             sample = samples.clone()
             try:
-                answer = term.reward(sample, cond) if scorer.takes_cond else term.reward(sample)
+                answer = answer_of(term.reward, sample, cond=cond, how=scorer.takes_cond)
                 answers.append(checked_numbers(answer, sample, f"reward {term.name!r}"))
             except RewardFailure as error:  # the other terms are asked still, so that what was finished is whole
                 answers.append(error.rewards.to(z.device))

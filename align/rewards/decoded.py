@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ..answers import answer_of
 from ..scoring import Reward, Scorer
 from .composition import RewardModule
 
@@ -57,5 +58,5 @@ class Decoded(RewardModule):
         return self._ask(self.reward.components, z, cond)  # type: ignore[attr-defined]
 
     def _ask(self, reward: Any, z: Tensor, cond: Any) -> Any:
-        images = self._decode(z)
-        return reward(images, self._prompts_of(cond, len(z))) if self.scorer.takes_cond else reward(images)
+        prompts = self._prompts_of(cond, len(z)) if self.scorer.takes_cond else None
+        return answer_of(reward, self._decode(z), cond=prompts, how=self.scorer.takes_cond)

@@ -21,7 +21,7 @@ import torch
 
 from torch import Tensor
 
-from ..answers import checked_numbers
+from ..answers import answer_of, checked_numbers
 
 __all__ = ["ProcessWorker", "StartFailure", "ThreadWorker", "check_importable", "described"]
 
@@ -57,9 +57,9 @@ def described(error: BaseException) -> str:
     return str(error) if isinstance(error, (AskError, StartFailure)) else f"{type(error).__name__}: {error}"
 
 
-def answered(ask: Callable[..., Any], samples: Tensor, cond: Any, takes_cond: bool) -> Tensor:
+def answered(ask: Callable[..., Any], samples: Tensor, cond: Any, takes_cond: str) -> Tensor:
     """What the judge answers, checked."""
-    return numbers(ask(samples, cond) if takes_cond else ask(samples), samples)
+    return numbers(answer_of(ask, samples, cond=cond, how=takes_cond), samples)
 
 
 class ThreadWorker:
@@ -73,7 +73,7 @@ class ThreadWorker:
     thread: threading.Thread
     lost = False
 
-    def __init__(self, ask: Callable[..., Any], takes_cond: bool) -> None:
+    def __init__(self, ask: Callable[..., Any], takes_cond: str) -> None:
         self.ask, self.takes_cond = ask, takes_cond
 
     def wait_until_ready(self) -> None:
@@ -98,7 +98,7 @@ class ProcessWorker:
 
     thread: threading.Thread
 
-    def __init__(self, ask: Callable[..., Any], takes_cond: bool) -> None:
+    def __init__(self, ask: Callable[..., Any], takes_cond: str) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, ask, takes_cond), daemon=True)
@@ -181,7 +181,7 @@ def _in_thread(call: Callable[[], Tensor]) -> tuple[threading.Thread, Future]:
     return thread, future
 
 
-def _serve(connection: Any, ask: Callable[..., Any], takes_cond: bool) -> None:
+def _serve(connection: Any, ask: Callable[..., Any], takes_cond: str) -> None:
     """The child's whole life."""
     connection.send_bytes(b"ready")
     while True:

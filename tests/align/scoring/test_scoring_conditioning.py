@@ -8,6 +8,7 @@ import torch
 import align
 
 from align.answers import takes_cond
+from align.rewards import External
 from align.scoring import Scorer
 from diamond.flow import Flow
 from diamond.glass import GlassFlow
@@ -35,6 +36,9 @@ TAKES_COND = {
     "optional": Optional(),
     "object": Callable(),
     "partial": functools.partial(lambda k, z, c: z[:, 0] + k * c, 1),
+    "behind an option": lambda z, scale=1.0, cond=None: scale * z[:, 0] + cond,
+    "by name alone": lambda z, *, cond: z[:, 0] + cond,
+    "partial by name": functools.partial(lambda z, k, cond=None: z[:, 0] + k * cond, k=1),
 }
 
 
@@ -117,6 +121,22 @@ def test_a_value_function_may_take_conditioning_as_its_third_argument():
     assert takes_cond(align.PlugIn(GlassFlow(Flow(lambda x, t: x, event_shape=(2,))), Judge()), 2)
     for plain in (lambda x, t: x, lambda x, t, scale=1.0: x, lambda cond, t: t, Judge(), Callable()):
         assert not takes_cond(plain, 2)
+
+
+def test_a_value_function_may_take_conditioning_behind_an_option(still, seeded):
+    def value(x, t, scale=1.0, cond=None):
+        assert scale == 1.0 and cond.tolist() == [[1.0]] * 3 + [[2.0]] * 3
+        return x[:, 0] * cond[:, 0]
+
+    cond = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    align.smc(still, lambda z: z[:, 0], 3, 2, value=value, batch=2, cond=cond, generator=seeded())
+
+
+def test_an_external_judge_may_take_conditioning_by_name(samples):
+    cond = torch.arange(6.0)
+    reward = External(lambda z, scale=1.0, cond=None: scale * z[:, 0] + cond, batch=4)
+    assert torch.equal(reward(samples, cond), samples[:, 0] + cond)
+    assert torch.equal((2.0 * reward)(samples, cond), 2 * (samples[:, 0] + cond))
 
 
 def test_a_reward_reads_the_text_of_each_row(case_a):
