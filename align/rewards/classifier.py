@@ -8,6 +8,7 @@ as 0, and so keeps its gradient there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 
 import torch
 
@@ -26,8 +27,8 @@ class ClassReward(RewardModule):
         label: the wanted class; by default `cond` holds one for each sample, `(N,)`.
 
     Raises:
-        ValueError: a classifier that cannot be called; or when the reward is, logits or labels of another shape, no label,
-            or a label that is no class.
+        ValueError: a classifier that cannot be called, a label that is no whole number; or when the reward is called,
+            logits or labels of another shape, no label, or a label that is no class.
     """
 
     def __init__(self, classifier: nn.Module | Callable[[Tensor], Tensor], label: int | None = None) -> None:
@@ -36,15 +37,16 @@ class ClassReward(RewardModule):
             raise ValueError(
                 f"classifier: got {type(classifier).__name__}, expected a callable that gives logits (N, classes)"
             )
+        if label is not None and (isinstance(label, bool) or not isinstance(label, Integral)):
+            raise ValueError(f"label: got {label!r}, expected a whole number, or None for classes in cond")
         self.classifier, self.label = classifier, label
 
     def classify(self, z: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         """Logits `(N, classes)` and wanted classes `(N, 1)`."""
         logits = self.classifier(z)
-        if logits.ndim != 2 or len(logits) != len(z):
-            raise ValueError(
-                f"classifier: it returned shape {tuple(logits.shape)}, expected logits ({len(z)}, classes)"
-            )
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(z):
+            came = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"classifier: it returned {came}, expected logits ({len(z)}, classes)")
         if self.label is not None:
             labels = torch.full((len(z),), self.label, device=z.device)
         elif isinstance(cond, Tensor):
@@ -54,10 +56,11 @@ class ClassReward(RewardModule):
             raise ValueError(f"label: got None and {came}, expected a class from either")
         if labels.shape != z.shape[:1]:
             raise ValueError(f"label: got a cond of shape {tuple(labels.shape)}, expected one class a sample")
-        wrong = labels[(labels < 0) | (labels >= logits.shape[1])]
+        whole = labels.long()
+        wrong = labels[(labels != whole) | (whole < 0) | (whole >= logits.shape[1])]
         if len(wrong):
-            raise ValueError(f"label: got {int(wrong[0])}, expected a class from 0 to {logits.shape[1] - 1}")
-        return logits, labels[:, None].long()
+            raise ValueError(f"label: got {wrong[0].item():g}, expected a class from 0 to {logits.shape[1] - 1}")
+        return logits, whole[:, None]
 
 
 class ClassifierLogProbability(ClassReward):

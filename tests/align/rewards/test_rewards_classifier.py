@@ -123,6 +123,11 @@ def test_what_does_not_fit_is_refused_by_name():
             ClassifierLogProbability(fixed, label)(z)
     with pytest.raises(ValueError, match="^label: got -1, expected a class from 0 to 2"):
         ClassifierLogProbability(fixed)(z, torch.tensor([2, -1]))
+    with pytest.raises(ValueError, match=r"^label: got 1\.5, expected a class from 0 to 2"):
+        ClassifierLogProbability(fixed)(z, torch.tensor([1.0, 1.5]))
+    for label in (1.5, "1", True):
+        with pytest.raises(ValueError, match=f"^label: got {label!r}, expected a whole number, or None"):
+            ClassifierLogProbability(fixed, label)
     with pytest.raises(ValueError, match="^label: got None and no cond"):
         ClassifierLogProbability(fixed)(z)
     with pytest.raises(ValueError, match="^label: got None and a cond of dict"):
@@ -133,6 +138,8 @@ def test_what_does_not_fit_is_refused_by_name():
     for answer in (lambda z: z[:, 0], lambda z: z[:1]):
         with pytest.raises(ValueError, match="^classifier: it returned shape"):
             ClassifierLogProbability(answer, 0)(z)
+    with pytest.raises(ValueError, match="^classifier: it returned list, expected logits"):
+        ClassifierLogProbability(lambda z: z.tolist(), 0)(z)
 
 
 @pytest.mark.parametrize("kind", [ClassifierLogProbability, ClassMargin])
