@@ -30,7 +30,7 @@ class Brightness(RewardModule):
     """The mean entry, in [-1, 1]; differentiable."""
 
     def forward(self, z: Tensor) -> Tensor:
-        return z.flatten(1).mean(1)
+        return _precise(z).flatten(1).mean(1)
 
 
 class Contrast(RewardModule):
@@ -40,6 +40,7 @@ class Contrast(RewardModule):
     def forward(self, z: Tensor) -> Tensor:
         if z.ndim != 4 or z.shape[1] not in (1, 3):
             raise ValueError(f"z: got shape {tuple(z.shape)}, expected images (N, 1 or 3, H, W)")
+        z = _precise(z)
         luminance = z if z.shape[1] == 1 else torch.einsum("nchw,c->nhw", z, z.new_tensor(LUMINANCE))
         return luminance.flatten(1).std(1, correction=0)
 
@@ -48,6 +49,7 @@ class Symmetry(RewardModule):
     """Minus the mean square difference between an image and its left-right mirror, in [-4, 0]; differentiable."""
 
     def forward(self, z: Tensor) -> Tensor:
+        z = _precise(z)
         return -(z - z.flip(-1)).square().flatten(1).mean(1)
 
 
@@ -71,6 +73,7 @@ class MeanColour(RewardModule):
             raise ValueError(f"z: got grey images of shape {tuple(z.shape)}, expected RGB ones (N, 3, H, W)")
         if z.ndim != 4 or z.shape[1] != 3:
             raise ValueError(f"z: got shape {tuple(z.shape)}, expected RGB images (N, 3, H, W)")
+        z = _precise(z)
         return -(z.mean((2, 3)) - self.colour.to(z)).square().mean(1)
 
 
@@ -89,7 +92,11 @@ class Sparsity(RewardModule):
         self.background = background
 
     def forward(self, z: Tensor) -> Tensor:
-        return -(z - self.background).abs().flatten(1).mean(1)
+        return -(_precise(z) - self.background).abs().flatten(1).mean(1)
+
+
+def _precise(z: Tensor) -> Tensor:
+    return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
 def _rgb(colour: str | Sequence[float]) -> list[float]:
@@ -99,7 +106,10 @@ def _rgb(colour: str | Sequence[float]) -> list[float]:
             return [level / 127.5 - 1 for level in ImageColor.getrgb(colour)[:3]]
         except ValueError as error:
             raise ValueError(f"colour: got {colour!r}, {expected}") from error
-    levels = [float(level) for level in colour]
+    try:
+        levels = [float(level) for level in colour]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"colour: got {colour!r}, {expected}") from error
     if len(levels) != 3 or not all(-1 <= level <= 1 for level in levels):
         raise ValueError(f"colour: got {levels}, {expected}")
     return levels

@@ -9,14 +9,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diamond.validation import check_positive
+
 from .composition import RewardModule
+from .prompts import to_levels
 
 __all__ = ["JPEGSize"]
 
 
 class JPEGSize(RewardModule):
-    """Minus the size of the image's JPEG file in kilobytes, below 0: simple images score high. Black-box: it has no
-    derivative.
+    """Minus the size of the image's JPEG file in kilobytes, below 0: simple images score high, and one that holds NaN has
+    NaN. Black-box: it has no derivative.
 
     Arguments:
         quality: JPEG quality, 1 to 95.
@@ -24,7 +27,7 @@ class JPEGSize(RewardModule):
 
     def __init__(self, quality: int = 90) -> None:
         super().__init__()
-        if not 1 <= quality <= 95:
+        if check_positive("quality", quality) > 95:
             raise ValueError(f"quality: got {quality}, expected 1 to 95")
         self.quality = quality
 
@@ -32,9 +35,12 @@ class JPEGSize(RewardModule):
     def forward(self, z: Tensor) -> Tensor:
         if z.ndim != 4 or z.shape[1] not in (1, 3):
             raise ValueError(f"z: got shape {tuple(z.shape)}, expected images (N, 1 or 3, H, W)")
-        pixels = ((z.clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
+        pixels = to_levels(z).permute(0, 2, 3, 1).numpy()
         sizes = [self._size(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in pixels]
-        return -torch.tensor(sizes, device=z.device, dtype=torch.float32) / 1000
+        rewards = -torch.tensor(sizes, device=z.device, dtype=torch.float32) / 1000
+        return rewards.masked_fill(
+            z.isnan().flatten(1).any(1), torch.nan
+        )  # a file of black pixels would be a small one
 
     def _size(self, image) -> int:
         file = io.BytesIO()

@@ -80,7 +80,7 @@ def test_colour_refuses_what_has_none():
     for shape in ((2, 3), (2, 4, 4, 4), (3, 4, 4)):
         with pytest.raises(ValueError, match="^z: got shape .*, expected RGB images"):
             MeanColour("red")(torch.zeros(shape))
-    for colour in ("reddish", "", (1, 2, 3), (0.0, 0.0), (0.0, 0.0, float("nan"))):
+    for colour in ("reddish", "", (1, 2, 3), (0.0, 0.0), (0.0, 0.0, float("nan")), None, 0.5, ("a", "b", "c")):
         with pytest.raises(ValueError, match=r"^colour: got .*, expected three numbers in \[-1, 1\], or a name"):
             MeanColour(colour)
 
@@ -110,6 +110,13 @@ def test_gradients_are_those_of_the_formula(reward):
     assert torch.autograd.gradcheck(reward, (images.requires_grad_(),))
 
 
+@pytest.mark.parametrize("reward", [Brightness(), Contrast(), MeanColour("teal"), Sparsity(), Symmetry(), JPEGSize()])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_tells_apart_what_single_precision_does(reward, dtype):
+    images = (torch.rand((6, 3, 32, 32), generator=torch.Generator().manual_seed(0)) * 2 - 1).to(dtype)
+    assert torch.allclose(reward(images).double(), reward(images.float()).double(), rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("channels, mode", [(1, "L"), (3, "RGB")])
 @pytest.mark.parametrize("quality", [30, 90])
 def test_jpeg_reward_is_minus_the_file_size_in_kilobytes(channels, mode, quality):
@@ -131,6 +138,12 @@ def test_jpeg_reward_takes_entries_out_of_range_for_the_ends():
     assert torch.equal(JPEGSize()(wild), JPEGSize()(wild.clamp(-1, 1)))
 
 
+def test_an_image_of_nan_is_no_simple_one():
+    images = torch.zeros(3, 1, 8, 8)
+    images[1, 0, 2, 3] = torch.nan
+    assert JPEGSize()(images).isnan().tolist() == [False, True, False]
+
+
 def test_jpeg_reward_is_a_black_box(case_a):
     """Neither refused where no derivative is needed, nor taken where one is."""
     reward = JPEGSize()
@@ -150,7 +163,7 @@ def test_jpeg_reward_refuses_what_is_no_image(shape):
         JPEGSize()(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("quality", [0, 96])
+@pytest.mark.parametrize("quality", [0, 96, 50.5, "90"])
 def test_jpeg_reward_refuses_a_quality_out_of_range(quality):
-    with pytest.raises(ValueError, match=f"^quality: got {quality}"):
+    with pytest.raises(ValueError, match=f"^quality: got {quality!r}"):
         JPEGSize(quality)
