@@ -8,14 +8,16 @@ from __future__ import annotations
 import zlib
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
 from torch import Tensor
 
+from diamond.checkpoint import describe_model
 from diamond.model import Model
 
-__all__ = ["fingerprint", "fingerprint_of_model"]
+__all__ = ["described", "fingerprint", "fingerprint_of_model"]
 
 ROWS = 4096  # of data: enough to tell one set from another
 
@@ -35,3 +37,12 @@ def fingerprint_of_model(model: Model) -> str:
     names = ("scale", "interval")
     told = [f"{name} {getattr(model, name)}" for name in names if hasattr(model, name)]
     return ", ".join([type(model).__name__, *told, fingerprint(model.state_dict().values())])
+
+
+def described(model: Model) -> dict[str, Any]:
+    """How a model reads its weights: what a file would say of it, or what there is to say of one that has no file."""
+    try:
+        return describe_model(model)
+    except ValueError:
+        names = ("interpolant", "prediction", "no_label")
+        return {name: str(getattr(model, name)) for name in names if hasattr(model, name)}

@@ -18,11 +18,12 @@ from diamond.flow import Flow
 from diamond.flow_map import FlowMap
 from diamond.model import Model
 from diamond.randomness import normal, uniform
-from diamond.validation import check_choice
+from diamond.validation import check_choice, check_positive
 
 from .fingerprints import fingerprint_of_model
 from .joint import Jointly, joint_map
 from .losses import Displace, Velocity, diagonal, endpoint, eulerian, flow_matching, lagrangian, mean_flow, two_hops
+from .numbers import check_share
 from .pairs import Pairs, pairs_along
 from .perceptual import Perceptual
 from .problems import FlowProblem, PosteriorProblem, Problem, trajectory
@@ -139,12 +140,16 @@ class MapObjective:
                 "supervision: got 'data' with loss='trajectory', which follows a teacher's ODE; expected 'teacher', or "
                 f"one of the losses {', '.join(name for name in LOSSES if name != 'trajectory')}"
             )
-        if not 0 <= self.from_noise <= 1:
-            raise ValueError(f"from_noise: got {self.from_noise}, expected a share in [0, 1]")
+        check_share("from_noise", self.from_noise)
+        check_positive("points", self.points)
         if self.from_noise and self.loss in ("esd", "meanflow"):
             raise ValueError(
                 f"from_noise: got {self.from_noise} with loss={self.loss!r}, which differentiates in s: at s = t = 0 a "
                 "map has no derivative in it; expected 0"
+            )
+        if not isinstance(self.perceptual, Perceptual | None):
+            raise ValueError(
+                f"perceptual: got {type(self.perceptual).__name__}, expected a distill.Perceptual of features, or None"
             )
         if self.perceptual is not None and self.loss != "trajectory":
             raise ValueError(
@@ -159,10 +164,14 @@ class MapObjective:
         return self.weigh if isinstance(self.weigh, nn.Module) else None
 
     @property
+    def source(self) -> Model | None:
+        """The teacher, if it is asked for more than a path."""
+        return self.teacher if self.supervision == "teacher" else None
+
+    @property
     def settings(self) -> dict[str, Any]:
         names = ("loss", "supervision", "points", "weighting", "times", "from_noise")
-        teacher = self.teacher if self.supervision == "teacher" else None
-        known = None if teacher is None else fingerprint_of_model(teacher)
+        known = None if self.source is None else fingerprint_of_model(self.source)
         seen = {} if self.perceptual is None else {"perceptual": self.perceptual.settings}
         return {"teacher": known, **{name: getattr(self, name) for name in names}, **self.shares._asdict(), **seen}
 
@@ -197,19 +206,30 @@ class MapObjective:
         return {**{name: losses.sum() / len(z) for name, losses in terms.items()}, **common}
 
     def _split(self, z: Tensor) -> int:
-        return round(len(z) * self.shares.off_diagonal)
+        """How many of the rows go off the diagonal: some, and not all, where the share says so.
+
+        Raises:
+            ValueError: there is one row, for both kinds.
+        """
+        share = self.shares.off_diagonal
+        off = min(max(round(len(z) * share), int(share > 0)), len(z) - int(share < 1))
+        if len(z) == 1 and 0 < share < 1:
+            raise ValueError(
+                f"batch: got parts of one sample, of which off_diagonal={share:g} cannot go off the diagonal; expected parts "
+                "of two or more, a larger batch or a smaller accumulate"
+            )
+        return off
 
     def _problem(
         self, model: DiamondMap | FlowMap, z: Tensor, cond: Any, generator: torch.Generator
     ) -> PosteriorProblem | FlowProblem:
-        source = self.teacher if self.supervision == "teacher" else None
         if isinstance(model, FlowMap):
-            return FlowProblem(source, model, cond)
+            return FlowProblem(self.source, model, cond)
         t = draw_times(self.times, len(z), generator, z.device)
         if self.from_noise:
             t = torch.where(uniform(t.shape, generator, device=z.device) < self.from_noise, 0, t)
         x_t = model.interpolant.interpolate(z, noise_like(z, generator), t)
-        return PosteriorProblem(source, model, x_t, t, cond)
+        return PosteriorProblem(self.source, model, x_t, t, cond)
 
     def _pairs(self, part: Problem, prepared: Prepared, generator: torch.Generator) -> Pairs:
         _, from_zero, to_one = self.shares

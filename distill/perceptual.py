@@ -36,6 +36,8 @@ References:
 
 from __future__ import annotations
 
+import math
+
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,6 +46,7 @@ import torch
 from torch import Tensor, nn
 
 from .fingerprints import fingerprint
+from .numbers import check_number
 
 __all__ = ["Perceptual"]
 
@@ -68,17 +71,15 @@ class Perceptual:
     def __init__(self, features: Callable[[Tensor], Sequence[Tensor]], weight: float = 0.3, law: float = 0.0) -> None:
         if not callable(features):
             raise ValueError(f"features: got {type(features).__name__}, expected a module or a function of samples")
-        if not 0 < weight < float("inf"):
-            raise ValueError(f"weight: got {weight}, expected a positive number")
-        if not 0 <= law < float("inf"):
-            raise ValueError(f"law: got {law}, expected 0 or a positive number")
+        check_number("weight", weight, lambda weight: 0 < weight < math.inf, "a positive number")
+        check_number("law", law, lambda law: 0 <= law < math.inf, "0 or a positive number")
         self.features, self.weight, self.law = features, float(weight), float(law)
 
     def __call__(self, samples: Tensor, targets: Tensor) -> Tensor:
         """The weighted distance of each pair, `(B,)`, differentiable in `samples` `(B, *event)`.
 
         Raises:
-            ValueError: the features are no sequence, or an empty one.
+            ValueError: the features are no sequence of tensors with a row a sample, an empty one, or let no gradient pass.
         """
         with torch.no_grad():
             theirs = self._seen(targets.detach())
@@ -100,7 +101,7 @@ class Perceptual:
         near = near / near.sum().clamp_min(TINY)
         total = samples.new_zeros((), dtype=wide)
         for one, other in zip(self._seen(samples), theirs, strict=True):
-            one, other = one.flatten(1).to(wide), other.flatten(1).to(wide)
+            one, other = _flat(one).to(wide), _flat(other).to(wide)
             middle, size = other.mean(0), _sum(other).mean().sqrt() + TINY
             a, b = (one - middle) / size, (other - middle) / size  # products of what is centred keep their digits
             across = torch.cdist(a, b)
@@ -109,11 +110,18 @@ class Perceptual:
 
     def _seen(self, samples: Tensor) -> Sequence[Tensor]:
         found = self.features(samples)
-        if isinstance(found, Tensor) or not len(found):
-            raise ValueError(
-                f"features: they returned {'a tensor' if isinstance(found, Tensor) else 'nothing'}, expected a sequence of "
-                "tensors, one or more"
-            )
+        expected = f"expected a sequence of tensors ({len(samples)}, ...), one or more"
+        if not isinstance(found, Sequence) or not found:
+            came = "a tensor" if isinstance(found, Tensor) else "nothing" if not found else f"a {type(found).__name__}"
+            raise ValueError(f"features: they returned {came}, {expected}")
+        for one in found:
+            if not isinstance(one, Tensor) or one.shape[:1] != samples.shape[:1]:
+                came = (
+                    f"one of shape {tuple(one.shape)}" if isinstance(one, Tensor) else f"a {type(one).__name__} in it"
+                )
+                raise ValueError(f"features: they returned {came}, {expected}")
+        if torch.is_grad_enabled() and samples.requires_grad and not any(one.requires_grad for one in found):
+            raise ValueError("features: no gradient passes through them to the samples, expected differentiable ones")
         return found
 
     def to(self, device: torch.device) -> None:
@@ -130,5 +138,9 @@ class Perceptual:
         return {"weight": self.weight, "law": self.law, "features": f"{known} {fingerprint(weights)}"}
 
 
+def _flat(values: Tensor) -> Tensor:
+    return values.unsqueeze(-1).flatten(1)  # a feature may be a plain number
+
+
 def _sum(values: Tensor) -> Tensor:
-    return values.square().flatten(1).sum(1)
+    return _flat(values.square()).sum(1)

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from diamond.validation import check_choice
 
+from .numbers import check_share
+
 __all__ = ["LOSSES", "Shares", "shares_of", "usual_loss"]
 
 
@@ -50,8 +52,7 @@ def shares_of(loss: str, **given: float | None) -> Shares:
     usual = LOSSES[check_choice("loss", loss, LOSSES)]
     chosen = {name: share for name, share in given.items() if share is not None}
     for name, share in chosen.items():
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name}: got {share}, expected a share in [0, 1]")
+        check_share(name, share)
     if chosen.get("to_one") and loss in ("lsd", "trajectory"):
         raise ValueError(f"to_one: got {chosen['to_one']} with loss={loss!r}, which has no such pairs, expected 0")
     for edge, other in (("from_zero", "to_one"), ("to_one", "from_zero")):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from diamond.validation import check_choice, check_positive
 
+from ..numbers import check_number
+
 __all__ = ["OPTIMIZERS", "PRECISIONS", "Schedule"]
 
 PRECISIONS = ("fp32", "bf16")
@@ -51,17 +53,21 @@ class Schedule:
         for name in ("steps", "batch", "accumulate"):
             check_positive(name, getattr(self, name))
         check_positive("warmup", self.warmup, least=0)
-        if not (self.learning_rate > 0 and self.clip > 0):
-            raise ValueError(f"learning_rate, clip: got {self.learning_rate}, {self.clip}, expected positive numbers")
-        if (
-            not self.decays
-            or len({*self.decays}) < len(self.decays)
-            or not all(0 <= decay < 1 for decay in self.decays)
-        ):
-            raise ValueError(f"ema: got {self.ema}, expected a decay in [0, 1), or several different ones")
+        whole = "a whole number from -2**63 to 2**63 - 1"
+        check_number("seed", self.seed, lambda seed: isinstance(seed, int) and -(2**63) <= seed < 2**63, whole)
+        check_number("learning_rate", self.learning_rate, lambda rate: 0 < rate < math.inf, "a positive number")
+        check_number("clip", self.clip, lambda norm: norm > 0, "a positive number")
+        self._check_decays()
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         if self.precision is not None:
             check_choice("precision", self.precision, PRECISIONS)
+
+    def _check_decays(self) -> None:
+        expected = "a decay in [0, 1), or several different ones"
+        for decay in self.decays:
+            check_number("ema", decay, lambda decay: 0 <= decay < 1, expected)
+        if not self.decays or len({*self.decays}) < len(self.decays):
+            raise ValueError(f"ema: got {self.ema}, expected {expected}")
 
     @property
     def decays(self) -> tuple[float, ...]:

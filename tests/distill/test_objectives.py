@@ -156,6 +156,11 @@ def test_a_teacher_is_not_asked_where_data_supervise(students, seeded):
         ({"to_one": 0.5}, "to_one: got 0.5 with loss='trajectory'"),
         ({"loss": "lsd", "to_one": 0.5}, "to_one: got 0.5 with loss='lsd'"),
         ({"loss": "esd", "to_one": 0.7, "from_zero": 0.4}, "from_zero, to_one: got 0.4 and 0.7"),
+        ({"off_diagonal": "half"}, "off_diagonal: got 'half', expected a share in"),
+        ({"from_noise": "some"}, "from_noise: got 'some', expected a share in"),
+        ({"points": 0}, "points: got 0, expected a whole number of at least 1"),
+        ({"points": 2.5}, "points: got 2.5, expected a whole number of at least 1"),
+        ({"perceptual": torch.sin}, "perceptual: got builtin_function_or_method, expected a distill.Perceptual"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, message, gaussian):
@@ -164,6 +169,21 @@ def test_what_cannot_be_is_refused(arguments, message, gaussian):
     if "times" in arguments:
         with pytest.raises(ValueError, match=message):
             FlowObjective(**arguments)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_small_parts_still_see_both_kinds_of_points(loss, students, gaussian, seeded):
+    """Rounding alone would leave a few rows without a diagonal, and one row without anything off it."""
+    teacher, student = gaussian(Linear()), students["diamond map"](Linear(), START)
+    objective = MapObjective(teacher, loss)
+    for rows in (2, 3, 4):
+        z = teacher.sample(rows, generator=seeded(0))
+        assert set(objective(student, objective.prepare(student, z, None, seeded(1)), seeded(2))) == {loss, "diagonal"}
+    with pytest.raises(ValueError, match="batch: got parts of one sample, of which off_diagonal=0.[59] cannot go off"):
+        objective(student, objective.prepare(student, z[:1], None, seeded(1)), seeded(2))
+    for share, name in ((0.0, "diagonal"), (1.0, loss)):
+        alone = MapObjective(teacher, loss, off_diagonal=share)
+        assert set(alone(student, alone.prepare(student, z[:1], None, seeded(1)), seeded(2))) == {name}
 
 
 def test_an_edge_asked_for_takes_from_the_other():

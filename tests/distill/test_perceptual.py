@@ -155,3 +155,40 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="^perceptual: got a distance with loss='lsd', expected it with loss='traj"):
         distill.distill(GaussianMixtureFlow(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), loss="lsd",
                         perceptual=Perceptual(torch.sin), steps=1, progress=False)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "features, came",
+    [
+        (lambda z: z, "they returned a tensor"),
+        (lambda z: None, "they returned nothing"),
+        (lambda z: [], "they returned nothing"),
+        (lambda z: {"one": z}, "they returned a dict"),
+        (lambda z: [z, 5], "they returned a int in it"),
+        (lambda z: [z.sum()], r"they returned one of shape \(\)"),
+        (lambda z: [z[:1]], r"they returned one of shape \(1, 2\)"),  # which would be compared with all
+        (lambda z: [z.detach()], "no gradient passes through them to the samples"),  # and train nothing
+    ],
+)
+def test_features_that_cannot_be_compared_are_refused(features, came, seeded):
+    one, other = torch.randn(2, 5, 2, generator=seeded())
+    for compared in (
+        Perceptual(features),
+        lambda *pair: Perceptual(features, law=1.0).discrepancy(*pair, torch.rand(5)),
+    ):
+        with pytest.raises(ValueError, match=f"features: {came}, expected"):
+            compared(one.requires_grad_(), other)
+
+
+def test_a_feature_may_be_a_number(seeded):
+    one, other = torch.randn(2, 5, 2, dtype=torch.float64, generator=seeded())
+    number, column = (Perceptual(lambda z, i=i: [z.sin().sum(1)[i]], law=1.0) for i in (..., (slice(None), None)))
+    torch.testing.assert_close(number(one, other), column(one, other))
+    t = torch.rand(5, generator=seeded())
+    torch.testing.assert_close(number.discrepancy(one, other, t), column.discrepancy(one, other, t))
+
+
+@pytest.mark.parametrize("name, value", [("weight", "much"), ("weight", None), ("law", "much"), ("law", True)])
+def test_weights_that_are_no_numbers_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}: got {value!r}, expected"):
+        Perceptual(Linears(), **{name: value})
