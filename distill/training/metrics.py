@@ -92,17 +92,18 @@ class Metrics:
 
 
 def _cut(path: Path, first: int) -> list[dict]:
-    """Leaves the lines up to step `first` in the file, and returns them; a half-written line ends it."""
+    """Leaves the lines up to step `first` in the file, and returns them; what is no line of ours, as a half-written one,
+    is left out."""
     rows: list[dict] = []
     path.parent.mkdir(parents=True, exist_ok=True)
-    for line in path.read_text(encoding="utf-8").splitlines() if first and path.is_file() else ():
+    for line in path.read_bytes().splitlines() if first and path.is_file() else ():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if row["step"] > first:
-            break
-        rows.append(row)
+            kept = row["step"] <= first
+        except (ValueError, TypeError, KeyError):  # no JSON, no object, or one of another kind
+            continue
+        if kept:
+            rows.append(row)
     draft = path.with_name(f".{path.name}.draft")
     draft.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     os.replace(draft, path)

@@ -37,6 +37,7 @@ class StateFile:
         modules: what is trained, by name.
         averages, optimizer: of the same.
         settings: what a run must have in common with one that it resumes, as JSON values.
+        further: likewise, but for what a state of an earlier version does not tell.
         keep: how many states to keep.
     """
 
@@ -47,10 +48,12 @@ class StateFile:
         averages: Averages,
         optimizer: torch.optim.Optimizer,
         settings: dict[str, Any],
+        further: dict[str, Any] | None = None,
         keep: int = 1,
     ) -> None:
         self.path, self.modules, self.averages, self.optimizer = path, modules, averages, optimizer
-        self.settings: dict[str, Any] = json.loads(json.dumps(settings))  # tuples become lists, as in a file
+        # tuples become lists, as in a file
+        self.told: dict[str, Any] = json.loads(json.dumps({"settings": settings, "further": further or {}}))
         self.keep = keep
         self.step: int | None = None  # of the state on disk
 
@@ -69,7 +72,7 @@ class StateFile:
             tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
         beside = self.path.with_name(f"{self.path.name}.next")
         try:
-            write_tensors(beside, tensors, {"kind": "training state", "step": step, "settings": self.settings})
+            write_tensors(beside, tensors, {"kind": "training state", "step": step, **self.told})
             self._set_aside()
             os.replace(beside, self.path)
         except OSError as error:
@@ -123,13 +126,14 @@ class StateFile:
             path.unlink(missing_ok=True)
 
     def _check_settings(self, header: dict[str, Any]) -> None:
-        found, expected = _flat(header.get("settings", {})), _flat(self.settings)
         if header.get("kind") != "training state":
             raise ValueError(f"{self.path}: it is a {header.get('kind')}, expected a training state; {ANEW}")
-        differing = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
-        if differing:
-            there, here = (", ".join(f"{n}={side.get(n)!r}" for n in differing) for side in (found, expected))
-            raise ValueError(f"{self.path}: it holds a run with {there}, expected {here}; {ANEW}")
+        for group, mine in self.told.items():
+            found, expected = _flat(header.get(group, mine)), _flat(mine)
+            differing = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
+            if differing:
+                there, here = (", ".join(f"{n}={side.get(n)!r}" for n in differing) for side in (found, expected))
+                raise ValueError(f"{self.path}: it holds a run with {there}, expected {here}; {ANEW}")
 
     def _set_aside(self) -> None:
         """Gives the state that is about to be replaced a second name, where it is to be kept."""

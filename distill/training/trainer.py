@@ -11,6 +11,9 @@ resumed from its state file therefore ends with bitwise the weights of a run tha
 
 from __future__ import annotations
 
+import json
+import os
+
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
@@ -27,6 +30,7 @@ from diamond.checkpoint import describe_model
 from diamond.model import Model, slice_cond
 from diamond.validation import check_positive
 
+from ..fingerprints import described
 from ..objectives import Objective
 from .averages import Averages, average_path
 from .batches import Batches
@@ -137,9 +141,17 @@ def _loop(
 
 
 def _checked_path(model: Model, out: str | Path | None, schedule: Schedule) -> Path | None:
-    """Where to save, if what is asked for can be."""
+    """Where to save, if what is asked for can be: refused now, and not when all steps are done."""
     if out is not None:
-        describe_model(model)  # refuses now what could not be saved then
+        if not isinstance(out, (str, os.PathLike)):
+            raise ValueError(f"out: got {out!r}, expected the name of a file")
+        if Path(out).is_dir():
+            raise ValueError(f"out: got {str(out)!r}, which is a folder, expected the name of a file")
+        describe_model(model)
+        try:
+            json.dumps(model.metadata)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"metadata: {error}, expected JSON values") from error
         return Path(out)
     if len(schedule.decays) > 1:
         raise ValueError(f"ema: got {schedule.ema} without out, beside which the further averages would be saved")
@@ -198,7 +210,14 @@ class _Run:
         """Where this run's state goes."""
         weighting = getattr(self.objective, "module", None)
         modules = {"model": self.model} | ({"objective": weighting} if weighting is not None else {})
-        return StateFile(path, modules, self.averages, self.optimizer, self.settings, keep)
+        source = getattr(self.objective, "source", None)
+        further: dict[str, Any] = {
+            "model": described(self.model),
+            "teacher": None if source is None else described(source),
+        }
+        if self.batches.streamed:
+            further["workers"] = self.batches.workers  # among whom a stream may share itself out
+        return StateFile(path, modules, self.averages, self.optimizer, self.settings, further, keep)
 
     def start(self, first: int, compiled: bool, stack: ExitStack) -> None:
         """Makes ready for step `first`; what must be undone at the end goes on the stack."""
@@ -245,7 +264,7 @@ class _Run:
         """Draws and prepares the parts for the block of steps from `opened` on: a run resumed inside one prepares the
         same."""
         z, cond = next(self.drawn)
-        z, cond = z.to(self.device), None if cond is None else cond.to(self.device)
+        z, cond = z.to(self.device, self.model.dtype), None if cond is None else cond.to(self.device)
         size = self.schedule.batch // self.parts
         self.prepared = []
         for i, part in enumerate(self.own):

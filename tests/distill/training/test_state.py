@@ -10,7 +10,9 @@ import torch
 
 import distill
 
-from diamond.checkpoint import read_header
+from diamond.checkpoint import read_header, read_tensors, write_tensors
+from diamond.flow import Flow
+from diamond.interpolant import Cosine
 from diamond.mixture import GaussianMixtureFlow
 from diamond.nets import ResidualMLP
 from distill.objectives import FlowObjective, MapObjective
@@ -96,7 +98,12 @@ def test_the_latest_states_are_kept_and_older_ones_pruned(tmp_path, fails_at):
         ({"accumulate": 2}, r"processes \* accumulate=1, expected processes \* accumulate=2"),
         ({"times": "early"}, "objective.times='uniform', expected objective.times='early'"),
         ({"precision": "bf16"}, "precision='fp32', expected precision='bf16'"),
-        ({"width": 16}, r"another network, .*; remove it, or give --no-resume \(resume=False\), to start anew"),
+        (
+            {"width": 16},
+            r"model.net.config.width=8, expected model.net.config.width=16; remove it, or give --no-resume",
+        ),
+        ({"interpolant": Cosine()}, "model.interpolant='linear', expected model.interpolant='cosine'"),
+        ({"prediction": "noise"}, "model.prediction='velocity', expected model.prediction='noise'"),
     ],
 )
 def test_other_settings_are_refused_with_the_difference_named(change, message, tmp_path, fails_at):
@@ -145,6 +152,26 @@ def test_another_teacher_is_refused(tmp_path, monkeypatch):
     distill.distill(one, data, steps=2, out=out, progress=False)
 
 
+def test_the_same_weights_of_a_teacher_that_are_read_in_another_way_are_refused(tmp_path, monkeypatch):
+    """But for a state of an earlier version, which does not tell how they were read."""
+    out, data = tmp_path / "map.ckpt", torch.randn(16, 2, generator=torch.Generator().manual_seed(0))
+    net, student = ResidualMLP((2,), 8, 1), ResidualMLP((2,), 8, 1, states=1, times=3)
+    run = lambda kind: distill.distill(  # noqa: E731
+        Flow(net, prediction=kind), data, student, steps=2, batch=8, out=out, progress=False
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(MapObjective, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run("velocity")
+    with pytest.raises(
+        ValueError, match="holds a run with teacher.prediction='velocity', expected .*='denoiser'; remove"
+    ):
+        run("denoiser")
+    tensors, header = read_tensors(f"{out}.state")
+    write_tensors(f"{out}.state", tensors, {name: header[name] for name in ("kind", "step", "settings")})
+    run("denoiser")
+
+
 def interrupted(self, *arguments):
     raise KeyboardInterrupt
 
@@ -166,8 +193,11 @@ def test_metrics_are_cut_back_to_the_state(tmp_path, fails_at):
     with pytest.raises(ArithmeticError):
         train(out, save_every=6, log_every=2)
     assert [row["step"] for row in lines(out)] == [2, 4, 6, 8, 10, 12, 14]
-    with Path(f"{out}.metrics.jsonl").open("a") as file:
-        file.write('{"loss": 0.1, "st')  # as a kill may leave it
+    with Path(f"{out}.metrics.jsonl").open("ab") as file:
+        file.write(b'{"loss": 0.1, "st')  # as a kill may leave it
+    told = Path(f"{out}.metrics.jsonl").read_bytes().splitlines(keepends=True)
+    others = [b"\0\0\n", b'"\xff"\n', b"7\n", b"{}\n"]  # and as a disk may, or an editor
+    Path(f"{out}.metrics.jsonl").write_bytes(b"".join([told[0], *others, *told[1:]]))
     train(out, save_every=6, log_every=2)
     assert [row["step"] for row in lines(out)] == [*range(2, 21, 2)]
     train(out, log_every=10)  # a new run begins a new file
