@@ -29,6 +29,7 @@ from diamond.mixture import GaussianMixtureFlow
 from diamond.model import Model
 from diamond.nets import labels_of
 
+from .fit import check_fit, check_metadata, check_path
 from .objectives import FlowObjective, MapObjective
 from .perceptual import Perceptual
 from .shares import shares_of, usual_loss
@@ -83,13 +84,15 @@ def train_flow(
     Raises:
         ValueError: data, labels or settings that do not fit.
     """
+    check_path(interpolant)
+    noted = check_metadata(metadata)
     plan, options = _planned(steps, training)
     batches = _batches(net, data, labels, label_dropout=label_dropout, flip=flip, workers=workers)
     if net is None:
         net = perceptron_for(batches, interpolant, plan.seed)
     flow = Flow(net, interpolant, batches.event_shape, prediction)
-    flow.metadata = {**(metadata or {}), **_learned(net, label_dropout), "steps": steps, "seed": plan.seed}
-    _check_fit(flow, batches)
+    flow.metadata = {**noted, **_learned(net, label_dropout), "steps": steps, "seed": plan.seed}
+    check_fit(flow, batches)
     return train(flow, FlowObjective(times), batches, plan, description="train flow", **options)
 
 
@@ -216,6 +219,8 @@ def _distil(
     metadata: dict | None = None,
     **training: Any,
 ) -> Any:
+    check_path(interpolant)
+    noted = check_metadata(metadata)
     plan, options = _planned(steps, {"learning_rate": 2e-3, **training})
     if data is None:
         if not isinstance(source, GaussianMixtureFlow):
@@ -235,10 +240,10 @@ def _distil(
     if net is None:
         net = perceptron_for(batches, interpolant, plan.seed, **inputs)
     model = kind(net, interpolant, batches.event_shape if source is None else source.event_shape)
-    _check_fit(model, batches)
+    check_fit(model, batches, source if objective.supervision == "teacher" else None, **inputs)
     known = {} if source is None else {name: source.metadata[name] for name in OF_DATA if name in source.metadata}
     model.metadata = {
-        **known, **(metadata or {}), **_learned(net, label_dropout), "loss": objective.loss,
+        **known, **noted, **_learned(net, label_dropout), "loss": objective.loss,
         "supervision": objective.supervision, "steps": steps, "seed": plan.seed,
     }  # fmt: skip
     with frozen(source):
@@ -265,8 +270,3 @@ def _batches(net: Any, data: Any, labels: Tensor | None, *, label_dropout: float
 def _learned(net: nn.Module, label_dropout: float) -> dict[str, float]:
     """What the file notes of labels: whether the network learned to go without them."""
     return {"label_dropout": label_dropout} if labels_of(net)[0] else {}
-
-
-def _check_fit(model: Model, batches: Batches) -> None:
-    if model.event_shape != batches.event_shape:
-        raise ValueError(f"data: got events of shape {batches.event_shape}, expected the model's, {model.event_shape}")

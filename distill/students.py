@@ -32,6 +32,7 @@ __all__ = ["flow_of", "frozen", "perceptron", "perceptron_for", "student_of"]
 def frozen(source: Model | None) -> Iterator[None]:
     """The teacher in evaluation mode and without gradients, until the end."""
     wanted = {} if source is None else {p: p.requires_grad for p in source.parameters()}
+    modes = {} if source is None else {module: module.training for module in source.modules()}
     try:
         if source is not None:
             source.eval().requires_grad_(False)
@@ -39,6 +40,8 @@ def frozen(source: Model | None) -> Iterator[None]:
     finally:
         for parameter, value in wanted.items():
             parameter.requires_grad_(value)
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def flow_of(teacher: Model | None) -> Model | None:

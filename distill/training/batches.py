@@ -16,14 +16,15 @@ from typing import Any
 import torch
 
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, default_collate
+from torch.utils.data import Dataset, IterableDataset
 
 from diamond.mixture import GaussianMixtureFlow
 from diamond.randomness import uniform
 from diamond.validation import check_positive
 
 from ..fingerprints import fingerprint
-from .fitness import check_events, check_labels, classes_in, warn_of_scale
+from ..numbers import check_number
+from .fitness import check_events, check_labels, classes_in, collated, warn_of_scale
 from .streams import fetch_ahead, fetch_stream
 
 __all__ = ["Batches"]
@@ -68,12 +69,12 @@ class Batches:
         self.label_dropout, self.flip = label_dropout, flip
         self.workers = check_positive("workers", workers, least=0)
         self.streamed = isinstance(data, IterableDataset)
-        if not 0 <= label_dropout < 1:
-            raise ValueError(f"label_dropout: got {label_dropout}, expected a probability in [0, 1)")
+        check_number("label_dropout", label_dropout, lambda share: 0 <= share < 1, "a probability in [0, 1)")
         if label_dropout and not classes:
             raise ValueError(f"label_dropout: got {label_dropout}, but the network was made without classes")
         if workers and isinstance(data, (Tensor, GaussianMixtureFlow)):
             raise ValueError(f"workers: got {workers} for data that are in memory, expected 0")
+        self.event_shape: Any = None  # before the first event is seen
         self.event_shape = self._checked()
         if flip and len(self.event_shape) != 3:
             raise ValueError(f"flip: got True for events of shape {self.event_shape}, expected images (C, H, W)")
@@ -98,7 +99,8 @@ class Batches:
             z = self.data.sample(n, generator=generator).to(torch.float32)
             return self._finished(z[rows], None, n, generator, rows)
         if self.streamed:
-            return self._finished(*self._parted(default_collate([*islice(self.data, n)])), n, generator, rows)
+            items = [*islice(self.data, n)]  # fewer, where the stream is shorter
+            return self._finished(*self._parted(collated(items)), len(items), generator, rows)
         index = self._index(n, generator)[rows]
         return self._finished(*self._fetch(index), n, generator, rows)
 
@@ -132,26 +134,31 @@ class Batches:
         self, z: Tensor, labels: Tensor | None, n: int, generator: torch.Generator, rows: slice
     ) -> tuple[Tensor, Tensor | None]:
         """Rows of a batch of `n` as the network shall see them."""
+        z = z.detach()  # data may hang on what made them, as codes do on an encoder
         z, labels = z.to(generator.device), None if labels is None else labels.to(generator.device)
         if self.flip:
             mirrored = uniform((n,), generator, device=z.device)[rows] < 0.5
             z = torch.where(mirrored.view(-1, 1, 1, 1), z.flip(-1), z)
         if self.label_dropout and labels is not None:
             dropped = uniform((n,), generator, device=labels.device)[rows] < self.label_dropout
-            labels = labels.masked_fill(dropped, self.no_label)
+            labels = labels.long().masked_fill(dropped, self.no_label)  # which a narrower type may not hold
         return z, labels
 
     def _fetch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.data, Tensor):
             index = index.to(self.data.device)
             return self.data[index], self.labels[index] if self.labels is not None else None
-        return self._parted(default_collate([self.data[int(i)] for i in index]))
+        return self._parted(collated([self.data[int(i)] for i in index]))
 
     def _parted(self, items: Any) -> tuple[Tensor, Tensor | None]:
         """Events and labels of collated items of a Dataset, once they are known to be fit for training."""
         several = isinstance(items, (tuple, list))
         z, labels = (items[0], items[1] if len(items) > 1 else None) if several else (items, None)
         check_events(z)
+        if self.event_shape is not None and z.shape[1:] != self.event_shape:
+            raise ValueError(
+                f"data: got events of shape {tuple(z.shape[1:])}, expected the first one's, {self.event_shape}"
+            )
         if not self.classes:
             return z, None
         if labels is None:
@@ -175,7 +182,7 @@ class Batches:
             first = [*islice(data, 1)]
             if not first:
                 raise ValueError("data: got a stream without samples, expected at least one")
-            return tuple(self._parted(default_collate(first))[0].shape[1:])
+            return tuple(self._parted(collated(first))[0].shape[1:])
         if not isinstance(data, (Tensor, Dataset)) or not hasattr(data, "__len__"):
             raise ValueError(f"data: got {type(data).__name__}, expected a tensor (N, *event) or a torch Dataset")
         if len(data) < 2:  # type: ignore[arg-type]

@@ -7,21 +7,42 @@ from __future__ import annotations
 
 import warnings
 
+from typing import Any
+
 import torch
 
 from torch import Tensor
+from torch.utils.data import default_collate
 
-__all__ = ["check_events", "check_labels", "classes_in", "warn_of_scale"]
+__all__ = ["check_events", "check_labels", "classes_in", "collated", "warn_of_scale"]
 
 LARGEST, WIDEST = 20.0, 10.0  # magnitude and standard deviation beyond which data are taken for pixels from 0 to 255
 
 
-def check_events(z: Tensor) -> None:
+def collated(items: list) -> Any:
+    """Items of a Dataset as one batch.
+
+    Raises:
+        ValueError: they do not fit together, or are of a kind that makes no tensors.
+    """
+    try:
+        return default_collate(items)
+    except (RuntimeError, TypeError) as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(
+            f"data: its items make no batch ({why}), expected events of one shape, tensors or arrays, or pairs "
+            "(event, label)"
+        ) from error
+
+
+def check_events(z: Any) -> None:
     """Refuses `z` unless it is a floating tensor `(N, *event)` of finite numbers.
 
     Raises:
         ValueError: it is not.
     """
+    if not isinstance(z, Tensor):
+        raise ValueError(f"data: got items that make a {type(z).__name__}, expected tensors, or pairs (event, label)")
     if not z.is_floating_point() or z.ndim < 2:
         recipe = ", images as images.float() / 127.5 - 1" if z.dtype == torch.uint8 else ""
         raise ValueError(f"data: got {z.dtype} {tuple(z.shape)}, expected a floating tensor (N, *event){recipe}")

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from .fitness import collated
+
 __all__ = ["fetch_ahead", "fetch_stream"]
 
 
@@ -52,7 +54,8 @@ def fetch_stream(data: IterableDataset, n: int, first: int, workers: int) -> Ite
 
 def _loader(data: Dataset, workers: int, seed: int, **how: Any) -> DataLoader:
     generator = torch.Generator().manual_seed(seed)  # seeds the workers, in place of the global random state
-    return DataLoader(data, num_workers=workers, worker_init_fn=_leave_signals, generator=generator, **how)
+    how |= {"worker_init_fn": _leave_signals, "generator": generator, "collate_fn": collated}
+    return DataLoader(data, num_workers=workers, **how)
 
 
 def _leave_signals(worker: int) -> None:

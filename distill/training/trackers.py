@@ -37,8 +37,8 @@ class Trackers:
         folder: Path,
         settings: dict[str, Any],
     ) -> None:
-        several = [wanted] if isinstance(wanted, (str, GeneralTracker)) else list(wanted or ())
-        self.trackers = [_made(one, name, folder) if isinstance(one, str) else one for one in several]
+        several = wanted if isinstance(wanted, (list, tuple)) else [] if wanted is None else [wanted]
+        self.trackers = [one if isinstance(one, GeneralTracker) else _made(one, name, folder) for one in several]
         for tracker in self.trackers:
             getattr(tracker, "start", bool)()  # earlier versions of accelerate start at once
             tracker.store_init_configuration({key: _plain(value) for key, value in settings.items()})
@@ -54,7 +54,7 @@ class Trackers:
             tracker.finish()
 
 
-def _made(kind: str, name: str, folder: Path) -> GeneralTracker:
+def _made(kind: Any, name: str, folder: Path) -> GeneralTracker:
     packages = PACKAGES[check_choice("log_with", kind, PACKAGES)]
     if not any(importlib.util.find_spec(package) for package in packages):
         raise ValueError(f"log_with: got {kind!r}, which is not installed; `pip install {packages[0]}` adds it")

@@ -209,6 +209,31 @@ def test_labels_beside_what_knows_no_classes_are_refused(plane):
         distill.distill(Flow(net), data, supervision="data", labels=labels, steps=1, progress=False)
 
 
+def test_networks_that_do_not_fit_are_refused_before_anything_is_written(plane, tmp_path):
+    """By what is wrong with them."""
+    data, out = torch.zeros(4, 2), tmp_path / "model.ckpt"
+    options = {"steps": 1, "batch": 4, "out": out, "progress": False}
+    net = lambda shape=(2,), **inputs: ResidualMLP(shape, 8, 1, **inputs)  # noqa: E731
+    half, wide = (Flow(net().to(kind)) for kind in (torch.bfloat16, torch.float64))
+    grown = {"states": 1, "times": 3}
+    for recipe, arguments, message in (
+        (distill.train_flow, (data, net(**grown)), "net: got .* states=1 and times=3, expected states=0 and times=0"),
+        (distill.distill, (plane[0], data, net()), "net: got .* states=0 and times=0, expected states=1 and times=3"),
+        (distill.distill_flow_map, (plane[0], data, net()), "times=0, expected states=0 and times=1"),
+        (distill.train_flow, (data, net((3,))), r"data: got events of shape \(2,\), expected the network's, \(3,\)"),
+        (distill.distill, (plane[0], data, net((3,), **grown)), r"data: got events of shape \(2,\), expected the net"),
+        (distill.train_flow, (data, half.net), "net: got weights of torch.bfloat16, expected float32 or float64"),
+        (
+            distill.distill,
+            (wide, data, net(**grown)),
+            "teacher: got weights of torch.float64, expected .* torch.float32",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            recipe(*arguments, **options)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_teacher_that_cannot_grow_is_told_what_its_map_needs():
     """The network that the sentence names does."""
     with torch.random.fork_rng():

@@ -247,3 +247,64 @@ def test_data_that_cannot_be_used_are_refused(data, options, message):
 def test_a_bad_item_of_a_stream_stops_training():
     with pytest.raises(ValueError, match="data: got NaN or infinite entries"):
         distill.train_flow(Stream(9, bad=7), ResidualMLP((3,), 8, 1), steps=9, batch=4, progress=False)
+
+
+class Listed(torch.utils.data.Dataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+
+@pytest.mark.parametrize(
+    "items, message",
+    [
+        (
+            [torch.zeros(2), torch.zeros(3)],
+            r"data: its items make no batch \(stack expects .*\), expected events of one shape",
+        ),
+        ([None, None], r"data: its items make no batch \(.*NoneType.*\), expected events"),
+        (["one", "two"], "data: got items that make a str, expected tensors, or pairs"),
+        ([{"z": torch.zeros(2)}] * 2, "data: got items that make a dict, expected tensors, or pairs"),
+    ],
+)
+def test_items_that_make_no_batch_are_named(items, message):
+    with pytest.raises(ValueError, match=message):
+        taken(Batches(Listed(items)), n=20, rows=slice(0, 20))
+
+
+def test_an_event_of_another_shape_than_the_first_is_refused_where_it_comes_alone():
+    batches = Batches(Listed([torch.zeros(2), torch.zeros(3)]))
+    with pytest.raises(ValueError, match=r"data: got events of shape \(3,\), expected the first one's, \(2,\)"):
+        taken(batches, n=1, rows=slice(0, 1), blocks=range(20))
+
+
+def test_a_stream_shorter_than_asked_for_is_mirrored_and_loses_labels():
+    """As it is where the usual network takes its mean and covariance."""
+
+    class Short(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([(image, i) for i, image in enumerate(IMAGES)])
+
+    batches = Batches(Short(), classes=4, flip=True, label_dropout=0.5)
+    z, labels = batches.draw(4096, torch.Generator().manual_seed(0))
+    assert all(any(torch.equal(a, c) for c in (b, b.flip(-1))) for a, b in zip(z, IMAGES, strict=True))
+    assert all(label in (i, 4) for i, label in enumerate(labels.tolist()))
+
+
+def test_data_that_hang_on_what_made_them_are_cut_off():
+    """Codes of an encoder, taken without `torch.no_grad()`: the second step once went through it anew."""
+    codes = torch.nn.Linear(3, 2)(torch.randn(8, 3, generator=torch.Generator().manual_seed(0)))
+    for data in (codes, Listed([*codes])):
+        flow = distill.train_flow(data, steps=3, batch=4, progress=False)
+        assert not flow.net.mean.requires_grad
+
+
+def test_labels_of_a_narrow_type_hold_the_label_of_none():
+    labels = torch.arange(4, dtype=torch.uint8) + 252
+    _, drawn = Batches(IMAGES, labels, classes=256, label_dropout=0.5).draw(64, torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == {252, 253, 254, 255, 256}

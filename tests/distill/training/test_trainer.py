@@ -118,9 +118,23 @@ def test_training_leaves_the_global_random_state_alone():
 def test_the_teacher_is_left_as_it_was():
     flow = distill.train_flow(mixture(), ResidualMLP((2,), width=16, depth=1), steps=2, batch=8, progress=False)
     before = weights(flow).clone()
+    flow.net.train()
     distill.distill(flow, mixture(), steps=3, batch=8, progress=False)
     assert torch.equal(weights(flow), before)
     assert all(p.requires_grad for p in flow.parameters())
+    assert not flow.training and all(part.training for part in flow.net.modules())
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_data_of_any_floating_type_train_the_network_in_its_own(kind):
+    """Whole numbers are the same in all of them, and so are the weights that they lead to."""
+    data = torch.randint(-3, 4, (20, 2), generator=torch.Generator().manual_seed(0)).float()
+    options = {"steps": 3, "batch": 8, "progress": False}
+    for recipe in (distill.train_flow, lambda data, **more: distill.distill(mixture(), data, **more)):
+        one, other = (recipe(z, **options) for z in (data, data.to(kind)))
+        assert other.dtype == torch.float32 and torch.equal(weights(one), weights(other))
+    wide = distill.train_flow(data.to(kind), ResidualMLP((2,), 8, 1).double(), **options)
+    assert wide.dtype == torch.float64 and distill.distill(wide, data, **options).dtype == torch.float64
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():
@@ -134,11 +148,36 @@ def test_a_loss_that_is_not_finite_stops_the_run():
     [
         ({"steps": 0}, "steps"), ({"batch": 0}, "batch"), ({"learning_rate": 0.0}, "learning_rate"),
         ({"ema": 1.0}, "ema"), ({"warmup": -1}, "warmup"), ({"clip": 0.0}, "clip"),
+        ({"learning_rate": "fast"}, "learning_rate"), ({"learning_rate": float("inf")}, "learning_rate"),
+        ({"clip": None}, "clip"), ({"ema": None}, "ema"), ({"ema": (0.9, "slow")}, "ema"), ({"ema": ()}, "ema"),
+        ({"seed": 1.5}, "seed"), ({"seed": 2**63}, "seed"),
     ],
 )  # fmt: skip
 def test_bad_schedules_are_refused(change, name):
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=f"^{name}: got .*, expected a"):
         Schedule(**{"steps": 10, **change})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"out": "."}, "out: got '.', which is a folder, expected the name of a file"),
+        ({"out": ""}, "out: got '', which is a folder, expected the name of a file"),
+        ({"metadata": {"made": object()}}, "metadata: .* not JSON serializable, expected JSON values"),
+        ({"out": 5}, "out: got 5, expected the name of a file"),
+        ({"metadata": "mine"}, "metadata: got str, expected a dict"),
+        ({"interpolant": "cosine"}, "interpolant: got 'cosine', expected diamond.Linear"),
+        ({"log_with": 5}, "log_with: got 5, expected one of tensorboard, wandb"),
+        ({"label_dropout": "some"}, "label_dropout: got 'some', expected a probability"),
+    ],
+)
+def test_what_could_not_be_done_at_the_end_is_refused_at_the_start(change, message, tmp_path, monkeypatch):
+    """The first three once failed when all steps had been taken."""
+    monkeypatch.chdir(tmp_path)
+    options = {"steps": 2, "batch": 4, "progress": False, "out": "flow.ckpt", **change}
+    with pytest.raises(ValueError, match=message):
+        distill.train_flow(mixture(), ResidualMLP((2,), 8, 1), **options)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(
