@@ -20,6 +20,7 @@ from diamond.model import PosteriorSampler
 from diamond.validation import check_positive
 
 from .alignment import Alignment, Step
+from .arguments import check_callback, check_correlation
 from .population import Population
 from .processes import failing_together
 from .resampling import ess, log_mean_exp
@@ -74,30 +75,32 @@ def best_of_n(
         RewardFailure: an external judge has gone away; it keeps the samples and the rewards there were.
         ProcessFailure: another process of the accelerator failed, and why.
     """
+    check_callback(callback)
+    rho, grid = check_correlation(rho), time_grid(steps, times, USUAL_STEPS["best_of_n"])
     population = Population(
         model, reward, check_positive("n", n), batch, cond, generator, chunk, reward_chunk, accelerator
     )
     x = population.prior()
-    grid = time_grid(steps, times, USUAL_STEPS["best_of_n"])
     even = torch.zeros(population.shape, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
     for k, t, t_next in population.steps(grid, progress, "best of n"):
         x = population.transition(x, t, t_next, rho)
         population.report(callback, k, t_next, x, even, ess(even))
     rewards, parts = population.score(x)
-    weights = population.gather(rewards)
+    weights, count = population.gather(rewards), len(grid) - 1
+    sizes = [*[ess(population.gather(even))] * (count - 1), ess(weights)]  # weighed after the last step alone
     return population.result(
         x,
         rewards,
         rewards.clone(),
         parts,
         log_z=log_mean_exp(weights),
-        ess=ess(weights)[None],
-        ancestors=population.everyone(x.device)[None],
+        ess=torch.stack(sizes),
+        ancestors=population.everyone(x.device).expand(count, *population.shape),
         method="best of n",
         law="p(z) exp r(z) / Z by weight; best() is the best of n draws from p",
         settings={
             "n": n,
-            "steps": len(grid) - 1,
+            "steps": count,
             "rho": rho,
             "times": None if times is None else grid.tolist(),
         },

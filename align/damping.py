@@ -24,6 +24,8 @@ import torch
 
 from diamond.interpolant import Interpolant
 
+from .arguments import check_number
+
 __all__ = ["as_schedule", "damping"]
 
 Factor = float | Callable[[float], float]
@@ -63,10 +65,8 @@ def damping(interpolant: Interpolant, curvature: float, spread: float = 0.2) -> 
     Raises:
         ValueError: a number out of its range.
     """
-    if not 0 <= curvature < float("inf"):
-        raise ValueError(f"curvature: got {curvature}, expected a finite number of at least 0")
-    if not 0 < spread < float("inf"):
-        raise ValueError(f"spread: got {spread}, expected a positive finite number")
+    curvature = check_number("curvature", curvature, "a finite number of at least 0", lambda k: 0 <= k < math.inf)
+    spread = check_number("spread", spread, "a positive finite number", lambda s: 0 < s < math.inf)
 
     def factor(t: float) -> float:
         time = torch.tensor(t, dtype=torch.float64)

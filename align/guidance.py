@@ -43,6 +43,7 @@ from diamond.transition import TransitionScales, ddpm_correlation, transition_sc
 from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
+from .arguments import check_callback, check_number
 from .damping import as_schedule
 from .draws import check_draws, flat_events
 from .gradient import check_estimator, mean_shift, population_gradient
@@ -120,6 +121,8 @@ def guide(
     check_draws(mc, antithetic)
     check_estimator(model, estimator)
     check_choice("strength", strength, STRENGTHS)
+    check_callback(callback)
+    eta = check_number("eta", eta, "a number in [0, 1]", lambda share: 0 <= share <= 1)
     _check_options(estimator, antithetic, eta, correct)
     low, high = check_interval(interval)
     grid = time_grid(steps, times, USUAL_STEPS["guide"])
@@ -160,6 +163,7 @@ def guide(
             "particles": particles, "steps": len(grid) - 1, "mc": mc, "estimator": estimator,
             "antithetic": antithetic, "strength": strength,
             "scale": scale if not callable(scale) else "schedule", "eta": eta, "interval": [low, high], "correct": correct,
+            "times": None if times is None else grid.tolist(),
         },
     )  # fmt: skip
 
@@ -217,8 +221,6 @@ def _scales(population: Population, x: Tensor, t: float, t_next: float, eta: flo
 
 
 def _check_options(estimator: str, antithetic: bool, eta: float, correct: bool) -> None:
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta: got {eta}, expected a number in [0, 1]")
     if correct and eta == 0:
         raise ValueError("correct: got True with eta=0, whose steps have no density to weigh; expected eta above 0")
     if antithetic and estimator == "plugin":

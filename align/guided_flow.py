@@ -26,6 +26,7 @@ from diamond.model import Model, View
 from diamond.validation import as_times, check_positive, check_state
 
 from .answers import check_differentiable, check_slope
+from .arguments import check_number
 from .draws import leaf_of
 from .gradient import drop_slopes
 from .scoring import Reward, Scorer
@@ -39,7 +40,7 @@ class GuidedFlow(View):
     Arguments:
         flow: any model with a `denoise`.
         reward: differentiable `reward(z)` or `reward(z, cond)`, `(N,)`, with the conditioning that the flow gets.
-        scale: factor of the gradient.
+        scale: factor of the gradient, one for all states.
         interval: effective times at which it is added.
         reward_chunk: samples per reward call, as many as the flow gets by default.
 
@@ -47,7 +48,7 @@ class GuidedFlow(View):
         nfe_backward: evaluations of the flow that were differentiated through so far, counted per sample.
 
     Raises:
-        ValueError: not a flow, or times that do not rise within [0, 1].
+        ValueError: not a flow, a scale that is no finite number, or times that do not rise within [0, 1].
     """
 
     viewed = "flow"
@@ -63,7 +64,8 @@ class GuidedFlow(View):
         if not hasattr(flow, "denoise"):
             raise ValueError(f"flow: got {type(flow).__name__}, expected a flow model with a denoise method")
         super().__init__(flow.interpolant, flow.event_shape)
-        self.flow, self.scale, self.interval = flow, scale, check_interval(interval)
+        self.flow, self.interval = flow, check_interval(interval)
+        self.scale = check_number("scale", scale, "a finite number")
         self._scorer = Scorer(reward, None if reward_chunk is None else check_positive("reward_chunk", reward_chunk))
         self.nfe_backward = 0
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from diamond.degeneracy import effective_size
 from diamond.randomness import Generator, uniform
+from diamond.validation import check_positive
 
 __all__ = ["SCHEMES", "ess", "log_mean_exp", "multinomial", "pass_over", "residual", "stratified", "systematic"]
 
@@ -53,7 +54,7 @@ def stratified(log_weights: Tensor, *, generator: Generator = None) -> Tensor:
 def systematic(log_weights: Tensor, *, count: int | None = None, generator: Generator = None) -> Tensor:
     """The same draw in each of K equal cells of the unit interval, or of `count`: `(..., count)` sorted indices."""
     levels = _levels(log_weights)
-    count = count or levels.shape[-1]
+    count = levels.shape[-1] if count is None else check_positive("count", count)
     cells = torch.arange(count, device=levels.device, dtype=torch.float64)
     return _invert(levels, (cells + _uniforms(log_weights, 1, generator)) / count)
 
@@ -88,8 +89,10 @@ def _levels(log_weights: Tensor) -> Tensor:
     """The cumulative weights in float64, ending in exactly 1.
 
     Raises:
-        ValueError: NaN, +inf, or a row without a positive weight.
+        ValueError: no tensor, NaN, +inf, or a row without a positive weight.
     """
+    if not isinstance(log_weights, Tensor):
+        raise ValueError(f"log_weights: got {type(log_weights).__name__}, expected a tensor (..., K)")
     if log_weights.ndim < 1 or log_weights.shape[-1] < 1:
         raise ValueError(f"log_weights: got shape {tuple(log_weights.shape)}, expected (..., K) with K at least 1")
     top = log_weights.amax(-1, keepdim=True)

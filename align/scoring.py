@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 from collections.abc import Callable, Sequence
@@ -61,8 +62,9 @@ class Scorer:
     """
 
     def __init__(self, reward: Reward, chunk: int | None = None) -> None:
-        if not callable(reward):
+        if not callable(reward) or inspect.isclass(reward):
             came = repr(reward) if isinstance(reward, str) else type(reward).__name__
+            came = f"the class {reward.__name__}" if inspect.isclass(reward) else came
             raise ValueError(
                 f"reward: got {came}, expected a callable reward(z) -> (N,), like align.rewards.Brightness()"
             )

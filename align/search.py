@@ -27,6 +27,7 @@ from diamond.model import PosteriorSampler
 from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
+from .arguments import check_callback, check_correlation
 from .draws import check_draws
 from .population import Population
 from .potentials import ValueFunction, value_or
@@ -86,6 +87,8 @@ def search(
     check_positive("particles", particles), check_positive("branch", branch)
     check_draws(mc, antithetic)
     check_choice("keep", keep, ("all", "each"))
+    check_callback(callback)
+    rho = check_correlation(rho)
     if antithetic and value is not None:
         raise ValueError("antithetic: got True with a value function, which takes no draws; leave one out")
     grid = time_grid(steps, times, USUAL_STEPS["search"])
@@ -129,5 +132,7 @@ def search(
             "antithetic": antithetic,
             "rho": rho,
             "keep": keep,
+            "value": "estimated" if value is None else "given",
+            "times": None if times is None else grid.tolist(),
         },
     )

@@ -41,6 +41,7 @@ from diamond.model import PosteriorSampler
 from diamond.validation import check_choice, check_positive
 
 from .alignment import Alignment, Step
+from .arguments import check_callback, check_correlation, check_number
 from .draws import check_draws
 from .gradient import check_estimator
 from .population import Population
@@ -123,9 +124,12 @@ def smc(
     check_draws(mc, antithetic)
     check_choice("potential", potential, KINDS)
     check_tempering(tempering)
+    check_callback(callback)
+    rho = check_correlation(rho)
     if ess_threshold is None:
         ess_threshold = 0.5 if tempering is None or callable(tempering) else (1 + tempering) / 2
-    scheme = _scheme(resampling, ess_threshold)
+    ess_threshold = check_number("ess_threshold", ess_threshold, "a share in [0, 1]", lambda share: 0 <= share <= 1)
+    resampling, scheme = _scheme(resampling, ess_threshold)
     _check_consistent(model, value, proposal, proposal_strength, antithetic)
     _check_used(ess_threshold, proposal, potential, tempering)
     grid = time_grid(steps, times, USUAL_STEPS["smc"])
@@ -165,7 +169,7 @@ def smc(
             "particles": particles, "steps": len(grid) - 1, "mc": mc, "antithetic": antithetic, "rho": rho,
             "proposal": proposal, "proposal_strength": _described(proposal_strength),
             "tempering": _described(tempering), "potential": potential, "ess_threshold": ess_threshold,
-            "resampling": resampling or "systematic", "value": "estimated" if value is None else "given",
+            "resampling": resampling, "value": "estimated" if value is None else "given",
             "times": None if times is None else grid.tolist(),
         },
     )  # fmt: skip
@@ -226,12 +230,12 @@ class _Cloud:
         self.betas.append(beta[:, 0])
 
 
-def _scheme(resampling: str | None, ess_threshold: float) -> Callable[..., Tensor]:
-    if not 0 <= ess_threshold <= 1:
-        raise ValueError(f"ess_threshold: got {ess_threshold}, expected a share in [0, 1]")
+def _scheme(resampling: str | None, ess_threshold: float) -> tuple[str, Callable[..., Tensor]]:
+    """The scheme's name, and the scheme."""
     if resampling is not None and ess_threshold == 0:
         raise ValueError(f"resampling: got {resampling!r} with ess_threshold=0, which never resamples; leave one out")
-    return SCHEMES[check_choice("resampling", resampling or "systematic", SCHEMES)]
+    name = check_choice("resampling", "systematic" if resampling is None else resampling, SCHEMES)
+    return name, SCHEMES[name]
 
 
 def _check_consistent(model: Any, value: Any, proposal: str | None, strength: Any, antithetic: bool) -> None:

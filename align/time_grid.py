@@ -26,7 +26,10 @@ def time_grid(steps: int | None, times: Tensor | Sequence[float] | None, usual: 
         check_positive("steps", steps)
     if times is None:
         return torch.linspace(0, 1, (usual if steps is None else steps) + 1, dtype=torch.float64)
-    grid = torch.as_tensor(times, dtype=torch.float64)
+    try:
+        grid = torch.as_tensor(times, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"times: got {times!r}, expected times that rise from 0 to 1") from error
     if grid.ndim != 1 or len(grid) < 2 or grid[0] != 0 or grid[-1] != 1 or not bool((grid.diff() > 0).all()):
         raise ValueError(f"times: got {grid.tolist()}, expected times that rise from 0 to 1")
     count = len(grid) - 1

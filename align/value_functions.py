@@ -21,7 +21,7 @@ import torch
 
 from torch import Tensor
 
-from diamond.flow_map import FlowMap
+from diamond.flow_map import FlowMap, check_flow_map
 
 from .scoring import Reward, Scorer
 
@@ -66,8 +66,7 @@ class LookAhead:
     """
 
     def __init__(self, flow_map: FlowMap, reward: Reward) -> None:
-        if not callable(flow_map):
-            raise ValueError(f"flow_map: got {type(flow_map).__name__}, expected a flow map")
+        check_flow_map(flow_map)
         self.model, self._scorer = flow_map, Scorer(reward)
 
     @property

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..answers import answer_of, checked_numbers, depends_on
+from ..arguments import check_number
 from ..scoring import RewardFailure, Scorer
 
 __all__ = ["RewardModule", "Term", "WeightedSum"]
@@ -66,9 +67,8 @@ class RewardModule(nn.Module):
         Raises:
             ValueError: another temperature.
         """
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature: got {temperature}, expected a finite number above 0")
-        return self * (1 / temperature)
+        fits = lambda t: 0 < t < math.inf  # noqa: E731
+        return self * (1 / check_number("temperature", temperature, "a finite number above 0", fits))
 
 
 class Clipped(RewardModule):
@@ -78,8 +78,10 @@ class Clipped(RewardModule):
         super().__init__()
         if low is None and high is None:
             raise ValueError("low, high: got None for both, expected a number for one or both")
-        ends = (-math.inf if low is None else low, math.inf if high is None else high)
-        if not ends[0] <= ends[1]:
+        for name, end in (("low", low), ("high", high)):
+            if end is not None:
+                check_number(name, end, "a number, or None", lambda e: not math.isnan(e))
+        if low is not None and high is not None and low > high:
             raise ValueError(f"low, high: got {low} and {high}, expected low to be at most high")
         self.reward, self.low, self.high = reward, low, high
         self.scorer = Scorer(reward)
@@ -120,7 +122,7 @@ class WeightedSum(RewardModule):
         super().__init__()
         self.terms: list[Term] = []
         for weight, reward, name in terms:
-            weight = _checked_weight(weight, name)
+            weight = check_number(f"weight of {name!r}" if name else "factor", weight, "a finite number")
             if type(reward) is WeightedSum and not name:
                 self.terms += [Term(weight * term.weight, term.reward, term.name) for term in reward.terms]
             else:
@@ -167,17 +169,6 @@ class WeightedSum(RewardModule):
                     "while other parts of the sum do, expected a differentiable part: a black box or a constant would "
                     "lose its gradient in the sum; without it, or with black boxes, use estimator='score'"
                 )
-
-
-def _checked_weight(weight: Any, name: str) -> float:
-    try:
-        number = math.nan if isinstance(weight, (str, bool)) else float(weight)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        where = f"weight of {name!r}" if name else "factor"
-        raise ValueError(f"{where}: got {weight!r}, expected a finite number")
-    return number
 
 
 def _name_of(reward: Any) -> str:

@@ -70,7 +70,7 @@ def run_method(name: str, model: Model, reward: Any, particles: int | None = Non
     if name != "base":
         return result
     even = torch.zeros_like(result.log_weights)
-    plain = {"log_weights": even, "ess": methods.resampling.ess(even)[None], "log_z": None}
+    plain = {"log_weights": even, "ess": methods.resampling.ess(even).expand(len(result.ess), -1), "log_z": None}
     return dataclasses.replace(result, **plain, method="base", law="p(z), the model's own")
 
 

@@ -71,7 +71,7 @@ def test_neither_is_the_value(gaussian, mild):
 def test_what_has_no_mean_or_map_is_refused(mild, case_a):
     with pytest.raises(ValueError, match="^model: got float, expected a model with a denoise method"):
         align.PlugIn(3.0, mild)
-    with pytest.raises(ValueError, match="^flow_map: got float, expected a flow map"):
+    with pytest.raises(ValueError, match="^flow_map: got float without .*, expected a flow map"):
         align.LookAhead(3.0, mild)
     with pytest.raises(ValueError, match="^reward: got float"):
         align.PlugIn(case_a, 3.0)

@@ -159,9 +159,11 @@ def test_a_clipped_reward_has_gradient_zero_outside():
 def test_clips_and_temperatures_that_are_none_are_refused():
     with pytest.raises(ValueError, match="^low, high: got None for both"):
         a.clip()
-    for low, high in [(1, 0), (math.nan, 1), (0, math.nan)]:
-        with pytest.raises(ValueError, match="^low, high: got .*, expected low to be at most high"):
-            a.clip(low, high)
+    with pytest.raises(ValueError, match="^low, high: got 1 and 0, expected low to be at most high"):
+        a.clip(1, 0)
+    for name, ends in [("low", (math.nan, 1)), ("high", (0, math.nan))]:
+        with pytest.raises(ValueError, match=f"^{name}: got nan, expected a number, or None"):
+            a.clip(*ends)
     for temperature in (0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="^temperature: got .*, expected a finite number above 0"):
             a.temper(temperature)

@@ -1,0 +1,46 @@
+"""Arguments that every algorithm takes, each refused in one sentence where it does not fit."""
+
+from __future__ import annotations
+
+import math
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["check_callback", "check_correlation", "check_number"]
+
+
+def check_number(name: str, value: Any, expected: str, fits: Callable[[float], bool] = math.isfinite) -> float:
+    """`value` as one of Python's numbers, if it is a number that `fits`, which NaN does not.
+
+    Raises:
+        ValueError: it is not; the message says what was `expected`.
+    """
+    try:
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
+    if not fits(number):
+        raise ValueError(f"{name}: got {value!r}, expected {expected}")
+    return number
+
+
+def check_correlation(rho: Any) -> float | None:
+    """`rho`, if it is a correlation of transitions, or None for DDPM's.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if rho is None:
+        return None
+    return check_number("rho", rho, "a correlation in [-1, 1], or None for DDPM's", lambda r: -1 <= r <= 1)
+
+
+def check_callback(callback: Any) -> None:
+    """Refuses what cannot be called, before the first step and not after it.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if callback is not None and not callable(callback):
+        raise ValueError(f"callback: got {type(callback).__name__}, expected a callable callback(step), or None")
