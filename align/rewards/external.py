@@ -23,6 +23,7 @@ from torch import Tensor
 from diamond.model import map_cond, slice_cond
 from diamond.validation import check_positive
 
+from ..arguments import check_number
 from ..scoring import RewardFailure, Scorer
 from .composition import RewardModule
 from .workers import ProcessWorker, StartFailure, ThreadWorker, check_importable, described
@@ -69,10 +70,9 @@ class External(RewardModule):
             raise ValueError(f"ask: got {type(ask).__name__}, expected a callable ask(samples) -> n numbers")
         if batch is not None:
             check_positive("batch", batch)
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout: got {timeout}, expected seconds above 0, or None")
-        if not 0 <= pause < math.inf:
-            raise ValueError(f"pause: got {pause}, expected seconds from 0")
+        if timeout is not None:
+            check_number("timeout", timeout, "seconds above 0, or None", lambda seconds: seconds > 0)
+        check_number("pause", pause, "seconds from 0", lambda seconds: 0 <= seconds < math.inf)
         check_positive("workers", workers), check_positive("retries", retries, 0)
         if process:
             check_importable(ask)

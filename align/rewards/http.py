@@ -56,7 +56,7 @@ class HTTPReward(External):
         timeout: float | None = 60.0,
         **settings: Any,
     ) -> None:
-        if not url.lower().startswith(("http://", "https://")):
+        if not str(url).lower().startswith(("http://", "https://")):
             raise ValueError(f"url: got {url!r}, expected one that starts with http:// or https://")
         check_choice("encoding", encoding, ENCODINGS)
         post = _Post(url, encoding, dict(headers or {}), send_cond, timeout)

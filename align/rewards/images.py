@@ -10,8 +10,6 @@ References:
 
 from __future__ import annotations
 
-import math
-
 from collections.abc import Sequence
 
 import torch
@@ -19,6 +17,7 @@ import torch
 from PIL import ImageColor
 from torch import Tensor
 
+from ..arguments import check_number
 from .composition import RewardModule
 
 __all__ = ["Brightness", "Contrast", "MeanColour", "Sparsity", "Symmetry"]
@@ -87,9 +86,7 @@ class Sparsity(RewardModule):
 
     def __init__(self, background: float = -1.0) -> None:
         super().__init__()
-        if not math.isfinite(background):
-            raise ValueError(f"background: got {background}, expected a finite number")
-        self.background = background
+        self.background = check_number("background", background, "a finite number")
 
     def forward(self, z: Tensor) -> Tensor:
         return -(_precise(z) - self.background).abs().flatten(1).mean(1)

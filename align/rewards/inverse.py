@@ -23,6 +23,7 @@ from torch import Tensor
 
 from diamond.randomness import Generator, normal
 
+from ..arguments import check_number
 from .composition import RewardModule
 from .operators import Blur, BoxAverage, Mask, MatrixProduct, gaussian_kernel
 
@@ -49,8 +50,7 @@ class LinearInverse(RewardModule):
         super().__init__()
         if not callable(operator):
             raise ValueError(f"operator: got {type(operator).__name__}, expected a callable z -> A z")
-        if not 0 < noise < math.inf:
-            raise ValueError(f"noise: got {noise}, expected a positive standard deviation")
+        noise = check_number("noise", noise, "a positive standard deviation", lambda n: 0 < n < math.inf)
         if y is not None and not isinstance(y, Tensor):
             raise ValueError(f"y: got {type(y).__name__}, expected a tensor, or None for measurements in cond")
         if y is not None and not y.is_floating_point():
@@ -96,16 +96,17 @@ class Inpainting(LinearInverse):
     standard deviation :math:`\nu`. Differentiable.
 
     Arguments:
-        y: what was measured, of the event's shape, with any numbers in the entries that were not; with None `cond`
+        y: what was measured, of the event's shape, with anything in the entries that were not, NaN too; with None `cond`
             holds one a sample.
         mask: 1 or True where it was, of the event's shape.
         noise: the noise's standard deviation.
     """
 
     def __init__(self, y: Tensor | None, mask: Tensor, noise: float) -> None:
-        if y is not None and y.shape != mask.shape:
+        seen = Mask(mask)
+        if isinstance(y, Tensor) and y.shape != mask.shape:
             raise ValueError(f"mask: got shape {tuple(mask.shape)}, expected that of y, {tuple(y.shape)}")
-        super().__init__(y, Mask(mask), noise)
+        super().__init__(y, seen, noise)
 
     @property
     def mask(self) -> Tensor:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 
+from typing import Any
+
 import torch
 
 from torch import Tensor, nn
@@ -18,18 +20,21 @@ from torch.nn import functional
 
 from diamond.validation import check_choice, check_positive
 
+from ..arguments import check_number
+
 __all__ = ["PADDINGS", "Blur", "BoxAverage", "Mask", "MatrixProduct", "gaussian_kernel"]
 
 PADDINGS = {"reflect": "reflect", "replicate": "replicate", "circular": "circular", "zeros": "constant"}
 
 
 class Mask(nn.Module):
-    """`m z`: `(N, *event)` to the same shape, 0 where the mask `(*event)` is."""
+    """`m z`: `(N, *event)` to the same shape, 0 where the mask `(*event)` is, whatever the entry."""
 
     mask: Tensor
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
+        _check_tensor("mask", mask)
         self.register_buffer("mask", mask if mask.is_floating_point() else mask.to(torch.get_default_dtype()))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -37,7 +42,8 @@ class Mask(nn.Module):
             raise ValueError(
                 f"z: got events of shape {tuple(z.shape[1:])}, expected that of the mask, {tuple(self.mask.shape)}"
             )
-        return self.mask.to(z) * z
+        mask = self.mask.to(z)
+        return torch.where(mask != 0, mask * z, 0.0)
 
 
 class BoxAverage(nn.Module):
@@ -68,6 +74,7 @@ class Blur(nn.Module):
 
     def __init__(self, kernel: Tensor, padding: str = "reflect") -> None:
         super().__init__()
+        _check_tensor("kernel", kernel)
         if kernel.ndim != 2 or not kernel.shape[0] % 2 or not kernel.shape[1] % 2:
             raise ValueError(f"kernel: got shape {tuple(kernel.shape)}, expected (h, w) with odd sides")
         self.padding = check_choice("padding", padding, PADDINGS)
@@ -96,6 +103,7 @@ class MatrixProduct(nn.Module):
 
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()
+        _check_tensor("matrix", matrix)
         if matrix.ndim != 2:
             raise ValueError(f"matrix: got shape {tuple(matrix.shape)}, expected (M, D)")
         self.register_buffer("matrix", matrix if matrix.is_floating_point() else matrix.float())
@@ -111,8 +119,13 @@ class MatrixProduct(nn.Module):
 
 def gaussian_kernel(deviation: float) -> Tensor:
     """A Gaussian of standard deviation `deviation` pixels, cut off past three of them, `(h, h)` with sum 1."""
-    if not 0 < deviation < math.inf:
-        raise ValueError(f"kernel: got {deviation}, expected a positive standard deviation in pixels, or a tensor")
+    expected = "a positive standard deviation in pixels, or a tensor"
+    deviation = check_number("kernel", deviation, expected, lambda d: 0 < d < math.inf)
     reach = math.ceil(3 * deviation)
     profile = (-torch.arange(-reach, reach + 1, dtype=torch.float64).square() / (2 * deviation**2)).exp()
     return torch.outer(profile, profile) / profile.sum().square()
+
+
+def _check_tensor(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name}: got {type(value).__name__}, expected a tensor")

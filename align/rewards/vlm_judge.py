@@ -112,6 +112,9 @@ class VLMJudge(RewardModule):
     @torch.no_grad()
     def forward(self, images: Tensor, cond: Any = None) -> Tensor:
         check_images(images)
+        if bool(images.isnan().any()):  # a file of it would be black
+            wrong = int(images.isnan().flatten(1).any(1).sum())
+            raise ValueError(f"images: got NaN in {wrong} of {len(images)}, expected numbers")
         needed = "{prompt}" in self.question
         prompts = prompts_for(len(images), self.prompt, cond) if needed else [""] * len(images)
         levels = to_levels(images)

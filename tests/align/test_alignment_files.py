@@ -69,3 +69,9 @@ def test_headers_that_describe_no_result_are_refused(tmp_path):
 def test_missing_files_are_said_to_be_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: there is no such file"):
         Alignment.load(tmp_path / "nowhere")
+
+
+def test_a_folder_is_no_place_to_save_at(tmp_path, case_a, mild):
+    with pytest.raises(ValueError, match="^path: got .*, which is a folder, expected the name of a file"):
+        best_of_n(case_a, mild, 3).save(tmp_path)
+    assert not list(tmp_path.parent.glob(".*.draft"))

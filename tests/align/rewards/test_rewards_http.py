@@ -137,7 +137,7 @@ def test_nobody_there_is_a_failure(service):
 
 
 def test_what_does_not_fit_is_refused():
-    for url in ("localhost:80", "file:///etc/hosts", ""):
+    for url in ("localhost:80", "file:///etc/hosts", "", None):
         with pytest.raises(ValueError, match="^url: got .*, expected one that starts with http"):
             HTTPReward(url)
     with pytest.raises(ValueError, match="^encoding: got 'xml', expected one of json, base64"):

@@ -93,7 +93,7 @@ def test_sparsity_is_minus_the_mean_distance_from_the_background():
     assert Sparsity()(torch.ones(1, 3, 4, 4)).tolist() == [-2.0]
     empty = -torch.ones(1, 1, 2, 2, requires_grad=True)
     assert not torch.autograd.grad(Sparsity()(empty).sum(), empty)[0].any()
-    for background in (float("nan"), float("inf")):
+    for background in (float("nan"), float("inf"), "dark", None):
         with pytest.raises(ValueError, match="^background: got"):
             Sparsity(background)
 

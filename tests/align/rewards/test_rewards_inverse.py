@@ -60,6 +60,15 @@ def test_events_have_any_shape_and_the_mask_any_kind():
     assert Inpainting(y, mask, 0.3)(z.double()).dtype == torch.float64
 
 
+def test_entries_that_were_not_seen_may_be_nan(seeded):
+    z = torch.randn((3, 4), generator=seeded(), dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([1, 0, 1, 0])
+    y = torch.tensor([0.5, torch.nan, -0.5, torch.inf], dtype=torch.float64)
+    reward, plain = Inpainting(y, mask, 0.3)(z), Inpainting(y.nan_to_num(0, 0), mask, 0.3)(z)
+    assert torch.equal(reward, plain) and bool(reward.isfinite().all())
+    assert bool(torch.autograd.grad(reward.sum(), z)[0].isfinite().all())
+
+
 def test_gradients_are_those_of_the_formula():
     z = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert torch.autograd.gradcheck(Inpainting(SEEN, MASK, 0.7), (z.requires_grad_(),))
@@ -213,6 +222,16 @@ def test_what_does_not_fit_is_refused_by_name():
         CompressedSensing(SEEN, MATRIX, 0.5)
     with pytest.raises(ValueError, match="^y: got list, expected a tensor, or None"):
         LinearInverse([1.0], stretched(MATRIX), 0.5)
+    with pytest.raises(ValueError, match="^y: got list, expected a tensor, or None"):
+        Inpainting([0.0], torch.ones(1), 0.1)
+    for mask in ([1.0], None):
+        with pytest.raises(ValueError, match=f"^mask: got {type(mask).__name__}, expected a tensor"):
+            Inpainting(torch.zeros(1), mask, 0.1)
+    with pytest.raises(ValueError, match="^matrix: got NoneType, expected a tensor"):
+        CompressedSensing(torch.zeros(1), None, 0.1)
+    for noise in ("loud", None, torch.ones(2)):
+        with pytest.raises(ValueError, match="^noise: got .*, expected a positive standard deviation"):
+            Inpainting(None, torch.ones(1), noise)
     with pytest.raises(ValueError, match="^operator: got Tensor, expected a callable"):
         LinearInverse(SEEN, MATRIX, 0.5)
 

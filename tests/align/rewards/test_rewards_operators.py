@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_refused_by_name(images):
         Blur(torch.ones(side - 2, 1), padding)(images)
     with pytest.raises(ValueError, match=r"^z: got shape \(2, 60\), expected images"):
         Blur(torch.ones(3, 3))(images.flatten(1))
-    for deviation in (0.0, -1.0, float("nan")):
+    for deviation in (0.0, -1.0, float("nan"), "wide", None, [[1.0]]):
         with pytest.raises(ValueError, match="^kernel: got .*, expected a positive standard deviation in pixels"):
             gaussian_kernel(deviation)
     with pytest.raises(ValueError, match=r"^matrix: got shape \(60,\), expected \(M, D\)"):

@@ -117,6 +117,8 @@ def test_it_is_a_black_box(case_a, mild, z):
         ({"batch": 0}, "batch: got 0, expected a whole number of at least 1"),
         ({"timeout": 0}, "timeout: got 0, expected seconds above 0"),
         ({"timeout": float("nan")}, "timeout: got nan"),
+        ({"timeout": "soon"}, "timeout: got .soon., expected seconds above 0, or None"),
+        ({"pause": None}, "pause: got None, expected seconds from 0"),
         ({"retries": -1}, "retries: got -1"),
         ({"workers": 0}, "workers: got 0"),
         ({"pause": -0.1}, "pause: got -0.1"),

@@ -38,6 +38,14 @@ def test_an_answer_that_is_none_is_a_failure(case, service, images, says, judge)
     assert len(service.bodies) == 2
 
 
+def test_an_image_of_nan_is_not_judged_for_a_black_one(service, images, judge):
+    images = images[:3].clone()
+    images[1, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="^images: got NaN in 1 of 3, expected numbers"):
+        judge()(images)
+    assert not service.bodies
+
+
 def test_an_answer_that_is_malformed_once_is_asked_for_again(service, images, says, corner, judge, expected):
     service.answer = lambda body: says("Hm.") if len(service.bodies) == 1 else corner(body)
     assert torch.equal(judge()(images[:1]), expected(images[:1]))
