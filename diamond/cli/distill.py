@@ -119,7 +119,7 @@ def distill(
         "weighting": weighting, "times": times,
     }  # fmt: skip
     MapObjective(source, **options)  # likewise
-    check_file(out, "out", *[] if teacher is None else [teacher])
+    check_file(out, "out", *_inputs(teacher, data, source))
     name, images, labels = _samples(data, source, root)
     origin: dict[str, Any] = {"data": name} if teacher is None else {"data": name, "teacher": str(teacher)}
     origin |= {} if guidance is None else {"guidance": guidance}
@@ -129,6 +129,15 @@ def distill(
             save_every=save_every, sample_every=sample_every, log_with=log_with, progress=not quiet, resume=resume,
             **options, **schedule,
         )  # fmt: skip
+
+
+def _inputs(teacher: Path | None, data: str | None, source: Any) -> list[Path]:
+    """The files that are read: the teacher's, and that of data which are no data set by name."""
+    from diamond.data import DATA_SETS
+
+    name = data or getattr(source, "metadata", {}).get("data")
+    files = [] if teacher is None else [teacher]
+    return files if not isinstance(name, str) or name in DATA_SETS else [*files, Path(name)]
 
 
 def _samples(data: str | None, teacher: Any, root: Path | None) -> tuple[str | None, Tensor | None, Tensor | None]:

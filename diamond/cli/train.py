@@ -76,13 +76,13 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train the teacher: a flow model, which GLASS turns into a stochastic one."""
-    from diamond.data import load_data
+    from diamond.data import DATA_SETS, load_data
     from diamond.interpolant import interpolant_named
     from diamond.randomness import seeded
     from distill.recipes import train_flow
     from distill.training.trainer import Schedule
 
-    check_file(out)
+    check_file(out, "out", *[] if data in DATA_SETS else [Path(data)])
     schedule: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
     schedule |= training_options(ema, precision, accumulate, optimizer)
     Schedule(**schedule)  # refuses bad settings before the data are read

@@ -37,6 +37,8 @@ def load_data(
         ValueError: an unknown name or split, or a file or folder whose content does not fit.
         FileNotFoundError: there is no such file, or a data set is missing and cannot be downloaded.
     """
+    if not isinstance(name, (str, Path)) or not str(name):
+        raise ValueError(f"data: got {name!r}, expected one of {', '.join(DATA_SETS)}, or the path of a file or folder")
     known = str(name) in DATA_SETS
     check_choice("split", split, SPLITS)
     if size is not None:

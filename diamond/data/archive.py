@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from .pixels import checked_images, checked_labels
 __all__ = ["from_archive"]
 
 OWN_SPLIT = {"train": "train_", "held-out": "test_"}
+BROKEN = (  # what numpy and zipfile raise of broken files, and of encrypted ones
+    ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def from_archive(path: Path, split: str, name: str | None = None) -> Data:
@@ -59,7 +63,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(foreign)
         with archive:
             return {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         raise ValueError(f"{foreign}, expected one with 'images' and maybe 'labels'") from error
 
 

@@ -1,5 +1,5 @@
 """Image files as bytes. Photographs are turned upright as their cameras noted, 16 bits are brought to 8, only the first
-frame of an animation is taken, and transparency is dropped."""
+frame of an animation is taken, and transparency is dropped. Floating numbers, of whatever scale, are not read."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ __all__ = ["ENDINGS", "Header", "decoded", "read_header"]
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+FLOATING = "F"  # which PIL would cut off to 0 where they are in [0, 1]
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
 ORIENTATION = 0x0112
 BROKEN = (OSError, SyntaxError, ValueError, EOFError)  # what PIL raises of broken files
@@ -37,6 +38,8 @@ def read_header(file: Path) -> Header | None:
 
     try:
         with Image.open(file) as image:
+            if image.mode.startswith(FLOATING):
+                return None
             width, height = image.size
             turned = Image.Image.getexif(image).get(ORIENTATION) in TURNED  # PNG's own would decode all of it
             return Header(image.mode in GREY, *((width, height) if turned else (height, width)))

@@ -1,5 +1,6 @@
 """Options of training, from the command line."""
 
+import numpy as np
 import pytest
 
 
@@ -30,3 +31,16 @@ def test_training_takes_its_options(diamond, tmp_path):
 def test_options_that_do_not_fit_are_sentences(line, message, diamond, tmp_path):
     said = diamond(f"train --width 8 --depth 1 --steps 4 -q --out {tmp_path / 'flow'} {line}", code=2).stderr
     assert message in " ".join(said.split()) and "Traceback" not in said
+
+
+def test_data_are_not_written_over(diamond, here):
+    """Whether they are named, or the teacher's file names them; by whatever path."""
+    small = "--width 8 --depth 1 --steps 1 --batch 4 -q"
+    np.savez("mine.npz", images=np.zeros((9, 3, 3)))
+    before = (here / "mine.npz").read_bytes()
+    diamond(f"train --data mine.npz --out flow.ckpt {small}")
+    for line in (f"train --data mine.npz {small}", "distill --teacher flow.ckpt --steps 1 --batch 4 -q"):
+        said = diamond(f"{line} --out ./mine.npz", code=2).stderr
+        assert "out: got 'mine.npz', which is an input of this command, expected another file" in " ".join(said.split())
+    assert (here / "mine.npz").read_bytes() == before
+    assert sorted(path.name for path in here.iterdir()) == ["flow.ckpt", "flow.ckpt.metrics.jsonl", "mine.npz"]

@@ -122,6 +122,28 @@ def test_a_truncated_file_and_a_bare_array_are_refused(tmp_path):
             load_data(tmp_path / name)
 
 
+@pytest.mark.parametrize("place, byte", [(200, 0xFF), (8, 99), (6, 1)], ids=["codes", "method", "encrypted"])
+def test_a_damaged_file_is_refused(place, byte, tmp_path):
+    """In what it holds, and in both of its headers: an unknown way of compression, and a password."""
+    np.savez_compressed(tmp_path / "a.npz", images=np.random.default_rng(0).random((40, 8, 8)))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    directory = content.rindex(b"PK\x01\x02")
+    for start in (0,) if place == 200 else (0, directory + 2):
+        content[start + place] = byte
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="no readable .npz file of plain arrays, expected one with 'images'"):
+        load_data(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", ["", None, 5])
+def test_a_name_that_is_none_is_refused(name):
+    """The empty one was the current folder's."""
+    with pytest.raises(
+        ValueError, match=f"data: got {name!r}, expected one of digits, .*, or the path of a file or folder"
+    ):
+        load_data(name)
+
+
 def test_unknown_names_are_refused(tmp_path):
     with pytest.raises(ValueError, match="expected one of digits, mnist, fashion-mnist, cifar10, a path that ends in"):
         load_data("cifar")

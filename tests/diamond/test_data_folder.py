@@ -197,3 +197,13 @@ def test_what_is_no_folder_is_refused(tmp_path):
         ImageFolder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="split: got 'test'"):
         ImageFolder(tmp_path, split="test")
+
+
+def test_images_of_floating_numbers_are_skipped(tmp_path):
+    """They may be of any scale; those in [0, 1] were all black once."""
+    for i in range(12):
+        ramp = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
+        save(Image.fromarray(ramp) if i % 2 else grey(value=i), tmp_path / f"{i:02d}.tif")
+    with pytest.warns(UserWarning, match="skipped 6 of 12 files .* that cannot be read: 01.tif, 03.tif"):
+        part = load_data(tmp_path)
+    assert part.images.shape[1:] == (1, 4, 4)
