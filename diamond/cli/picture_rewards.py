@@ -2,7 +2,7 @@
 
 A specification is a sum as in :mod:`diamond.cli.rewards`, of terms that see decoded images `(N, 3, H, W)` in [-1, 1] and,
 where they ask for them, the prompts. Those of pretrained networks take a folder or the hub's id of another network behind a
-colon, `clip:owner/name`, without blanks, `+` or `*` in it. Of such a folder
+colon, `clip:owner/name`, without `+` or `*` in it. Of such a folder
 
 * `hps` and `image-reward` take the tokenizer too, where it holds one;
 * `aesthetic` takes the head, and the network that looks at images from the folder's own `clip`, where there is one;

@@ -3,8 +3,8 @@
 A specification is a sum of terms, each a name with a factor before it or none. A name is one of those below, where K is
 a class (its log-probability, or its logit's margin over the others) and NAME a colour (what the mean colour is drawn
 to, like orange), or `module.path:attribute`, any importable Python callable `reward(z) -> (N,)`; the current folder is
-importable, and `path/file.py:attribute` is one of a file. A pipeline's pictures have rewards of their own besides: see
-:mod:`diamond.cli.picture_rewards`.
+importable, and `path/file.py:attribute` is one of a file, whose path may have blanks in it, but no `+` or `*`. A
+pipeline's pictures have rewards of their own besides: see :mod:`diamond.cli.picture_rewards`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NAMES = (
     "file.py:attribute",
 )
 TERM = re.compile(
-    r"(?:(?P<factor>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\*)?(?P<name>(?:(?:~|\.{1,2})?/)*[a-z_][\w.:/~@-]*)",
+    r"(?:(?P<factor>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\*)?(?P<name>(?:(?:~|\.{1,2})?/)*[a-z_][\w.:/~@-]*(?: +[\w.:/~@-]+)*)",
     re.IGNORECASE,
 )
 
@@ -54,7 +54,7 @@ def parse_terms(text: str, names: Sequence[str] = NAMES) -> list[tuple[float, st
     Raises:
         ValueError: `text` is no such sum.
     """
-    terms, rest = [], text.replace(" ", "")
+    terms, rest = [], _squeezed(text)
     while match := TERM.match(rest):
         terms.append((float(match["factor"] or 1), match["name"]))
         rest = rest[match.end() :]
@@ -64,6 +64,11 @@ def parse_terms(text: str, names: Sequence[str] = NAMES) -> list[tuple[float, st
             break
         rest = rest[1:]
     raise ValueError(f"reward: got {text!r}, expected a sum like '2.0*brightness+symmetry' of {', '.join(names)}")
+
+
+def _squeezed(text: str) -> str:
+    """`text` without blanks around `+` and `*` and behind a sign; those in the name of a file stay."""
+    return re.sub(r"(^|\+)-\s+", r"\1-", re.sub(r"\s*([+*])\s*", r"\1", text.strip()))
 
 
 def reward_named(text: str, data: Callable[[], Data]) -> Callable[..., Any]:
@@ -99,6 +104,7 @@ def _reward(name: str, data: Callable[[], Data]) -> Callable[..., Any]:
 
 def _difference(name: str) -> str:
     """What to say of a name that was meant as a difference: `-` is a part of names."""
+    name = name.replace(" ", "")
     first = next((known for known in SIMPLE if name.startswith(f"{known}-")), None)
     return "" if first is None else f"; a difference is a sum, like {first}+-1*{name.removeprefix(f'{first}-')}"
 

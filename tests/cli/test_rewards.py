@@ -25,6 +25,10 @@ def no_data():
     [
         ("brightness", [(1.0, "brightness")]),
         ("2.0*brightness + symmetry", [(2.0, "brightness"), (1.0, "symmetry")]),
+        (
+            " - 2 * brightness + -1 * ~/my own/sharp one.py:a ",
+            [(-2.0, "brightness"), (-1.0, "~/my own/sharp one.py:a")],
+        ),
         ("-.5*jpeg-size+1e+2*class:3", [(-0.5, "jpeg-size"), (100.0, "class:3")]),
         ("3*my.package_1:sharp", [(3.0, "my.package_1:sharp")]),
         ("sharp.py:a+.5*./sharp.py:b", [(1.0, "sharp.py:a"), (0.5, "./sharp.py:b")]),
@@ -125,6 +129,9 @@ def test_a_callable_of_a_file(here):
     reward = reward_named(f"elsewhere/json.py:mean+{folder}/json.py:Peak", no_data)
     assert torch.allclose(reward(z), 3 * z.flatten(1).mean(1) + 2 * z.flatten(1).amax(1) + 1)  # one module, run once
     assert json.loads("3") == 3
+    (here / "else where").mkdir()
+    (here / "else where" / "two words.py").write_text("def first(z):\n    return z.flatten(1)[:, 0]\n")
+    assert torch.equal(reward_named("2 * else where/two words.py:first", no_data)(z), 2 * z.flatten(1)[:, 0])
     with pytest.raises(ValueError, match="^reward: got './json.py:mean', but ./json.py cannot be .*no such file"):
         reward_named("./json.py:mean", no_data)
     (here / "half.py").write_text("def mean(z):\n    return z\n\nimport not_there_at_all\n")
@@ -184,6 +191,7 @@ def test_a_picture_is_a_framed_grid(shape):
     ("text", "hint"),
     [
         ("brightness-symmetry", "brightness+-1*symmetry"),
+        ("brightness - symmetry", "brightness+-1*symmetry"),
         ("2*contrast+jpeg-size-class:3", "jpeg-size+-1*class:3"),
         ("beauty-symmetry", None),
     ],
