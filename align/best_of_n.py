@@ -87,7 +87,7 @@ def best_of_n(
         population.report(callback, k, t_next, x, even, ess(even))
     rewards, parts = population.score(x)
     weights, count = population.gather(rewards), len(grid) - 1
-    sizes = [*[ess(population.gather(even))] * (count - 1), ess(weights)]  # weighed after the last step alone
+    sizes = [*[ess(torch.zeros_like(weights))] * (count - 1), ess(weights)]  # weighed after the last step alone
     return population.result(
         x,
         rewards,
