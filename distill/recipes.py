@@ -187,8 +187,8 @@ def distill_flow_map(
     **training: Any,
 ) -> FlowMap:
     """Distils the probability-flow ODE of `teacher` into a deterministic flow map, or trains one from data alone;
-    arguments as in :func:`distill`, with a network made with `times=1`, and uniform times. Because a look-ahead starts at
-    any time, at most half of the pairs start at 0 by default."""
+    arguments as in :func:`distill`, but for `points`, `perceptual` and `from_noise`, with a network made with `times=1`,
+    and uniform times. Because a look-ahead starts at any time, at most half of the pairs start at 0 by default."""
     source = flow_of(teacher)
     if from_zero is None:
         from_zero = min(0.5, shares_of(loss or usual_loss(supervision), to_one=to_one).from_zero)

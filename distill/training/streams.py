@@ -20,7 +20,7 @@ __all__ = ["fetch_ahead", "fetch_stream"]
 
 def fetch_ahead(data: Dataset, index_of: Callable[[int], Tensor], blocks: range, workers: int) -> Iterator[Any]:
     """Collated items of a map-style Dataset, those of `index_of(block)` for each block."""
-    yield from _loader(data, workers, 0, batch_sampler=(index_of(block).tolist() for block in blocks))
+    yield from _loaded(data, workers, 0, batch_sampler=(index_of(block).tolist() for block in blocks))
 
 
 def fetch_stream(data: IterableDataset, n: int, first: int, workers: int) -> Iterator[tuple[Tensor, ...]]:
@@ -35,7 +35,7 @@ def fetch_stream(data: IterableDataset, n: int, first: int, workers: int) -> Ite
     def parts() -> Iterator[tuple[Tensor, ...]]:
         for epoch in count():
             met = False
-            for items in _loader(data, workers, epoch, batch_size=n):
+            for items in _loaded(data, workers, epoch, batch_size=n):
                 met = True
                 yield tuple(items) if isinstance(items, (tuple, list)) else (items,)
             if not met:
@@ -52,10 +52,19 @@ def fetch_stream(data: IterableDataset, n: int, first: int, workers: int) -> Ite
     return islice(regrouped(), first, None)
 
 
-def _loader(data: Dataset, workers: int, seed: int, **how: Any) -> DataLoader:
+def _loaded(data: Dataset, workers: int, seed: int, **how: Any) -> Iterator[Any]:
+    """Collated items.
+
+    Raises:
+        ValueError: what an item said was wrong with it, without the way that it came from a worker.
+    """
     generator = torch.Generator().manual_seed(seed)  # seeds the workers, in place of the global random state
     how |= {"worker_init_fn": _leave_signals, "generator": generator, "collate_fn": collated}
-    return DataLoader(data, num_workers=workers, **how)
+    try:
+        yield from DataLoader(data, num_workers=workers, **how)
+    except ValueError as error:
+        told = str(error).rstrip().rpartition("\nValueError: ")[2]
+        raise ValueError(told) from error
 
 
 def _leave_signals(worker: int) -> None:

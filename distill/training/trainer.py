@@ -11,9 +11,6 @@ resumed from its state file therefore ends with bitwise the weights of a run tha
 
 from __future__ import annotations
 
-import json
-import os
-
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
@@ -26,7 +23,6 @@ from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from torch import Tensor, nn
 
-from diamond.checkpoint import describe_model
 from diamond.model import Model, slice_cond
 from diamond.validation import check_positive
 
@@ -35,6 +31,7 @@ from ..objectives import Objective
 from .averages import Averages, average_path
 from .batches import Batches
 from .muon import Muon, matrices_of
+from .outputs import checked_path
 from .precision import compiled_networks, half_precision, networks_of, precision_of
 from .processes import joined, shares
 from .reports import Reports, Wishes
@@ -96,7 +93,7 @@ def train(
     for name, value in {"save_every": save_every, "keep": keep}.items():
         check_positive(name, value)
     accelerator = joined(accelerator)
-    path = _checked_path(model, out, schedule)
+    path = checked_path(model, out, schedule)
     wishes = Wishes(path, description, progress, log_every, log_with, sample_every)
     run = _Run(model, objective, batches, schedule, accelerator)
     state = run.state_file(Path(f"{path}.state"), keep) if path else None
@@ -138,24 +135,6 @@ def _loop(
     except FloatingPointError as error:
         kept = f"; the state of step {state.step} is kept in {state.path}" if state and state.step else ""
         raise FloatingPointError(f"{error}{kept}") from None
-
-
-def _checked_path(model: Model, out: str | Path | None, schedule: Schedule) -> Path | None:
-    """Where to save, if what is asked for can be: refused now, and not when all steps are done."""
-    if out is not None:
-        if not isinstance(out, (str, os.PathLike)):
-            raise ValueError(f"out: got {out!r}, expected the name of a file")
-        if Path(out).is_dir():
-            raise ValueError(f"out: got {str(out)!r}, which is a folder, expected the name of a file")
-        describe_model(model)
-        try:
-            json.dumps(model.metadata)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"metadata: {error}, expected JSON values") from error
-        return Path(out)
-    if len(schedule.decays) > 1:
-        raise ValueError(f"ema: got {schedule.ema} without out, beside which the further averages would be saved")
-    return None
 
 
 class _Step(nn.Module):

@@ -1,5 +1,6 @@
 """Averages: their recursion, several at once, and the choice among them after training."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,6 +67,7 @@ def test_all_averages_are_saved_each_as_if_it_were_the_only_one(tmp_path):
     run("slow.ckpt", 0.9)
     run("fast.ckpt", 0.5)
     assert average_path("a/both.ckpt", 0.5).name == "both.ema-0.5.ckpt"
+    assert average_path("a/both.ckpt", np.float64(0.5)).name == "both.ema-0.5.ckpt"
     pairs = {"both.ckpt": "slow.ckpt", "both.ema-0.5.ckpt": "fast.ckpt"}
     states = {name: diamond.load(tmp_path / name).state_dict() for name in (*pairs, *pairs.values())}
     for one, other in pairs.items():

@@ -158,6 +158,13 @@ class Pairs(torch.utils.data.Dataset):
         return torch.full((3,), float(i)), i % 4
 
 
+class Broken(Pairs):
+    def __getitem__(self, i):
+        if i == 3:
+            raise ValueError("data: 3.png cannot be decoded, expected an image")
+        return super().__getitem__(i)
+
+
 class Stream(torch.utils.data.IterableDataset):
     def __init__(self, count, bad=None):
         self.count, self.bad = count, bad
@@ -275,6 +282,13 @@ class Listed(torch.utils.data.Dataset):
 def test_items_that_make_no_batch_are_named(items, message):
     with pytest.raises(ValueError, match=message):
         taken(Batches(Listed(items)), n=20, rows=slice(0, 20))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_an_item_says_is_told_as_it_is(workers):
+    """Without the trace of the worker that met it."""
+    with pytest.raises(ValueError, match="^data: 3.png cannot be decoded, expected an image$"):
+        taken(Batches(Broken(), classes=4, workers=workers), n=20, rows=slice(0, 20))
 
 
 def test_an_event_of_another_shape_than_the_first_is_refused_where_it_comes_alone():
