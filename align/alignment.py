@@ -189,8 +189,6 @@ class Alignment:
         Raises:
             ValueError: `path` is a folder.
         """
-        if Path(path).is_dir():
-            raise ValueError(f"path: got {str(path)!r}, which is a folder, expected the name of a file")
         fields = {**vars(self), **{f"components.{name}": part for name, part in self.components.items()}}
         del fields["components"]
         tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}

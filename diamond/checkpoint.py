@@ -124,9 +124,11 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str
     """Writes tensors and a JSON header to `path`, whole or not at all, on the disk before an older file is replaced.
 
     Raises:
-        ValueError: the header holds what is no JSON value.
+        ValueError: the header holds what is no JSON value, or `path` is a folder.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"path: got {str(path)!r}, which is a folder, expected the name of a file")
     try:
         text = json.dumps({"format": FORMAT, **header})
     except (TypeError, ValueError) as error:

@@ -45,7 +45,7 @@ def test_a_save_that_breaks_off_leaves_the_old_file_and_nothing_else(flow, monke
 
 def test_a_folder_is_not_overwritten(flow, tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(ValueError, match="^path: got .*folder., which is a folder, expected the name of a file"):
         flow.save(tmp_path / "folder")
     assert [file.name for file in tmp_path.iterdir()] == ["folder"]
 
