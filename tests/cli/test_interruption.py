@@ -56,7 +56,7 @@ def test_a_state_of_other_settings_or_another_network_is_refused(diamond, chain,
     diamond(line, code=130)
     monkeypatch.undo()
     assert "remove it, or give --no-resume" in diamond(f"{line} --batch 16", code=2).stderr
-    assert "another network" in diamond(f"{line} --width 16", code=2).stderr
+    assert "width=8, expected model.net" in diamond(f"{line} --width 16", code=2).stderr
     diamond(f"{line} --width 16 --no-resume")
     (tmp_path / "flow.state").write_bytes(b"half")
     assert "truncated or foreign, expected a checkpoint written by this package; remove it, or give --no-resume" in (
