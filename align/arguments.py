@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-from collections.abc import Callable
 from typing import Any
 
-__all__ = ["check_callback", "check_correlation", "check_number"]
+from diamond.validation import check_number
 
-
-def check_number(name: str, value: Any, expected: str, fits: Callable[[float], bool] = math.isfinite) -> float:
-    """`value` as one of Python's numbers, if it is a number that `fits`, which NaN does not.
-
-    Raises:
-        ValueError: it is not; the message says what was `expected`.
-    """
-    try:
-        number = math.nan if isinstance(value, (bool, str)) else float(value)
-    except (TypeError, ValueError, RuntimeError):
-        number = math.nan
-    if not fits(number):
-        raise ValueError(f"{name}: got {value!r}, expected {expected}")
-    return number
+__all__ = ["check_callback", "check_correlation"]
 
 
 def check_correlation(rho: Any) -> float | None:

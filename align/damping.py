@@ -23,8 +23,7 @@ from typing import Any
 import torch
 
 from diamond.interpolant import Interpolant
-
-from .arguments import check_number
+from diamond.validation import check_number
 
 __all__ = ["as_schedule", "damping"]
 

@@ -40,10 +40,10 @@ from diamond.interpolant import per_sample
 from diamond.model import PosteriorSampler
 from diamond.randomness import normal
 from diamond.transition import TransitionScales, ddpm_correlation, transition_scales
-from diamond.validation import check_choice, check_positive
+from diamond.validation import check_choice, check_number, check_positive
 
 from .alignment import Alignment, Step
-from .arguments import check_callback, check_number
+from .arguments import check_callback
 from .damping import as_schedule
 from .draws import check_draws, flat_events
 from .gradient import check_estimator, mean_shift, population_gradient

@@ -23,10 +23,9 @@ from torch import Tensor
 
 from diamond.interpolant import per_sample
 from diamond.model import Model, View
-from diamond.validation import as_times, check_positive, check_state
+from diamond.validation import as_times, check_number, check_positive, check_state
 
 from .answers import check_differentiable, check_slope
-from .arguments import check_number
 from .draws import leaf_of
 from .gradient import drop_slopes
 from .scoring import Reward, Scorer

@@ -38,10 +38,10 @@ import torch
 from torch import Tensor
 
 from diamond.model import PosteriorSampler
-from diamond.validation import check_choice, check_positive
+from diamond.validation import check_choice, check_positive, check_share
 
 from .alignment import Alignment, Step
-from .arguments import check_callback, check_correlation, check_number
+from .arguments import check_callback, check_correlation
 from .draws import check_draws
 from .gradient import check_estimator
 from .population import Population
@@ -128,7 +128,7 @@ def smc(
     rho = check_correlation(rho)
     if ess_threshold is None:
         ess_threshold = 0.5 if tempering is None or callable(tempering) else (1 + tempering) / 2
-    ess_threshold = check_number("ess_threshold", ess_threshold, "a share in [0, 1]", lambda share: 0 <= share <= 1)
+    ess_threshold = check_share("ess_threshold", ess_threshold)
     resampling, scheme = _scheme(resampling, ess_threshold)
     _check_consistent(model, value, proposal, proposal_strength, antithetic)
     _check_used(ess_threshold, proposal, potential, tempering)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,7 +16,9 @@ __all__ = [
     "check_choice",
     "check_later",
     "check_noise",
+    "check_number",
     "check_positive",
+    "check_share",
     "check_state",
     "check_time",
     "shared",
@@ -115,6 +119,26 @@ def check_positive(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name}: got {value!r}, expected a whole number of at least {least}")
     return value
+
+
+def check_number(name: str, value: Any, expected: str, fits: Callable[[float], bool] = math.isfinite) -> float:
+    """`value` as one of Python's numbers, if it is a number that `fits`, which NaN does not.
+
+    Raises:
+        ValueError: it is not; the message says what was `expected`.
+    """
+    try:
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = math.nan
+    if not fits(number):
+        raise ValueError(f"{name}: got {value!r}, expected {expected}")
+    return number
+
+
+def check_share(name: str, value: Any) -> float:
+    """`value`, if it is a share of something; errors as in :func:`check_number`."""
+    return check_number(name, value, "a share in [0, 1]", lambda share: 0 <= share <= 1)
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> str:

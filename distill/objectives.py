@@ -18,12 +18,11 @@ from diamond.flow import Flow
 from diamond.flow_map import FlowMap
 from diamond.model import Model
 from diamond.randomness import normal, uniform
-from diamond.validation import check_choice, check_positive
+from diamond.validation import check_choice, check_positive, check_share
 
 from .fingerprints import fingerprint_of_model
 from .joint import Jointly, joint_map
 from .losses import Displace, Velocity, diagonal, endpoint, eulerian, flow_matching, lagrangian, mean_flow, two_hops
-from .numbers import check_share
 from .pairs import Pairs, pairs_along
 from .perceptual import Perceptual
 from .problems import FlowProblem, PosteriorProblem, Problem, trajectory
@@ -140,7 +139,7 @@ class MapObjective:
                 "supervision: got 'data' with loss='trajectory', which follows a teacher's ODE; expected 'teacher', or "
                 f"one of the losses {', '.join(name for name in LOSSES if name != 'trajectory')}"
             )
-        check_share("from_noise", self.from_noise)
+        object.__setattr__(self, "from_noise", check_share("from_noise", self.from_noise))
         check_positive("points", self.points)
         if self.from_noise and self.loss in ("esd", "meanflow"):
             raise ValueError(

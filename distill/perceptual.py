@@ -45,8 +45,9 @@ import torch
 
 from torch import Tensor, nn
 
+from diamond.validation import check_number
+
 from .fingerprints import fingerprint
-from .numbers import check_number
 
 __all__ = ["Perceptual"]
 
@@ -71,9 +72,9 @@ class Perceptual:
     def __init__(self, features: Callable[[Tensor], Sequence[Tensor]], weight: float = 0.3, law: float = 0.0) -> None:
         if not callable(features):
             raise ValueError(f"features: got {type(features).__name__}, expected a module or a function of samples")
-        check_number("weight", weight, lambda weight: 0 < weight < math.inf, "a positive number")
-        check_number("law", law, lambda law: 0 <= law < math.inf, "0 or a positive number")
-        self.features, self.weight, self.law = features, float(weight), float(law)
+        self.features = features
+        self.weight = check_number("weight", weight, "a positive number", lambda weight: 0 < weight < math.inf)
+        self.law = check_number("law", law, "0 or a positive number", lambda law: 0 <= law < math.inf)
 
     def __call__(self, samples: Tensor, targets: Tensor) -> Tensor:
         """The weighted distance of each pair, `(B,)`, differentiable in `samples` `(B, *event)`.

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from diamond.validation import check_choice
-
-from .numbers import check_share
+from diamond.validation import check_choice, check_share
 
 __all__ = ["LOSSES", "Shares", "shares_of", "usual_loss"]
 
@@ -50,9 +48,7 @@ def shares_of(loss: str, **given: float | None) -> Shares:
             cannot use.
     """
     usual = LOSSES[check_choice("loss", loss, LOSSES)]
-    chosen = {name: share for name, share in given.items() if share is not None}
-    for name, share in chosen.items():
-        check_share(name, share)
+    chosen = {name: check_share(name, share) for name, share in given.items() if share is not None}
     if chosen.get("to_one") and loss in ("lsd", "trajectory"):
         raise ValueError(f"to_one: got {chosen['to_one']} with loss={loss!r}, which has no such pairs, expected 0")
     for edge, other in (("from_zero", "to_one"), ("to_one", "from_zero")):

@@ -18,8 +18,9 @@ import torch
 
 from torch import Tensor, nn
 
+from diamond.validation import check_number
+
 from ..answers import answer_of, checked_numbers, depends_on
-from ..arguments import check_number
 from ..scoring import RewardFailure, Scorer
 
 __all__ = ["RewardModule", "Term", "WeightedSum"]

@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 
 from diamond.model import map_cond, slice_cond
-from diamond.validation import check_positive
+from diamond.validation import check_number, check_positive
 
-from ..arguments import check_number
 from ..scoring import RewardFailure, Scorer
 from .composition import RewardModule
 from .workers import ProcessWorker, StartFailure, ThreadWorker, check_importable, described

@@ -17,7 +17,8 @@ import torch
 from PIL import ImageColor
 from torch import Tensor
 
-from ..arguments import check_number
+from diamond.validation import check_number
+
 from .composition import RewardModule
 
 __all__ = ["Brightness", "Contrast", "MeanColour", "Sparsity", "Symmetry"]

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from diamond.randomness import Generator, normal
+from diamond.validation import check_number
 
-from ..arguments import check_number
 from .composition import RewardModule
 from .operators import Blur, BoxAverage, Mask, MatrixProduct, gaussian_kernel
 

@@ -38,9 +38,8 @@ class JPEGSize(RewardModule):
         pixels = to_levels(z).permute(0, 2, 3, 1).numpy()
         sizes = [self._size(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in pixels]
         rewards = -torch.tensor(sizes, device=z.device, dtype=torch.float32) / 1000
-        return rewards.masked_fill(
-            z.isnan().flatten(1).any(1), torch.nan
-        )  # a file of black pixels would be a small one
+        unknown = z.isnan().flatten(1).any(1)  # whose file, of black pixels, would be a small one
+        return rewards.masked_fill(unknown, torch.nan)
 
     def _size(self, image) -> int:
         file = io.BytesIO()

@@ -18,9 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diamond.validation import check_choice, check_positive
-
-from ..arguments import check_number
+from diamond.validation import check_choice, check_number, check_positive
 
 __all__ = ["PADDINGS", "Blur", "BoxAverage", "Mask", "MatrixProduct", "gaussian_kernel"]
 

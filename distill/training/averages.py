@@ -83,10 +83,8 @@ class Averages:
 
 def average_path(out: str | Path, decay: float) -> Path:
     """Where the average of a further decay stands beside the file `out`: `map.ema-0.99.ckpt` beside `map.ckpt`."""
-    out, decay = (
-        Path(out),
-        decay if isinstance(decay, int) else float(decay),
-    )  # a number of numpy's is written otherwise
+    out = Path(out)
+    decay = decay if isinstance(decay, int) else float(decay)  # a number of numpy's is written otherwise
     return out.with_name(f"{out.stem}.ema-{decay!r}{out.suffix}")
 
 

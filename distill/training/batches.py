@@ -20,10 +20,9 @@ from torch.utils.data import Dataset, IterableDataset
 
 from diamond.mixture import GaussianMixtureFlow
 from diamond.randomness import uniform
-from diamond.validation import check_positive
+from diamond.validation import check_number, check_positive
 
 from ..fingerprints import fingerprint
-from ..numbers import check_number
 from .fitness import check_events, check_labels, classes_in, collated, warn_of_scale
 from .streams import fetch_ahead, fetch_stream
 
@@ -66,10 +65,11 @@ class Batches:
     ) -> None:
         self.data, self.labels, self.classes = data, labels, classes
         self.no_label = classes if no_label is None else no_label
-        self.label_dropout, self.flip = label_dropout, flip
+        fits = lambda share: 0 <= share < 1  # noqa: E731
+        self.label_dropout = check_number("label_dropout", label_dropout, "a probability in [0, 1)", fits)
+        self.flip = flip
         self.workers = check_positive("workers", workers, least=0)
         self.streamed = isinstance(data, IterableDataset)
-        check_number("label_dropout", label_dropout, lambda share: 0 <= share < 1, "a probability in [0, 1)")
         if label_dropout and not classes:
             raise ValueError(f"label_dropout: got {label_dropout}, but the network was made without classes")
         if workers and isinstance(data, (Tensor, GaussianMixtureFlow)):

@@ -6,9 +6,7 @@ import math
 
 from dataclasses import dataclass
 
-from diamond.validation import check_choice, check_positive
-
-from ..numbers import check_number
+from diamond.validation import check_choice, check_number, check_positive
 
 __all__ = ["OPTIMIZERS", "PRECISIONS", "Schedule"]
 
@@ -53,10 +51,11 @@ class Schedule:
         for name in ("steps", "batch", "accumulate"):
             check_positive(name, getattr(self, name))
         check_positive("warmup", self.warmup, least=0)
-        whole = "a whole number from -2**63 to 2**63 - 1"
-        check_number("seed", self.seed, lambda seed: isinstance(seed, int) and -(2**63) <= seed < 2**63, whole)
-        check_number("learning_rate", self.learning_rate, lambda rate: 0 < rate < math.inf, "a positive number")
-        check_number("clip", self.clip, lambda norm: norm > 0, "a positive number")
+        check_positive("seed", self.seed, least=-(2**63))
+        if self.seed >= 2**63:
+            raise ValueError(f"seed: got {self.seed}, expected a whole number below 2**63")
+        for name, fits in (("learning_rate", lambda rate: 0 < rate < math.inf), ("clip", lambda norm: norm > 0)):
+            object.__setattr__(self, name, check_number(name, getattr(self, name), "a positive number", fits))
         self._check_decays()
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         if self.precision is not None:
@@ -65,7 +64,7 @@ class Schedule:
     def _check_decays(self) -> None:
         expected = "a decay in [0, 1), or several different ones"
         for decay in self.decays:
-            check_number("ema", decay, lambda decay: 0 <= decay < 1, expected)
+            check_number("ema", decay, expected, lambda decay: 0 <= decay < 1)
         if not self.decays or len({*self.decays}) < len(self.decays):
             raise ValueError(f"ema: got {self.ema}, expected {expected}")
 
