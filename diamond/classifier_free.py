@@ -19,8 +19,6 @@ References:
 
 from __future__ import annotations
 
-import math
-
 from typing import Any
 
 import torch
@@ -30,7 +28,7 @@ from torch import Tensor
 from .flow import Flow
 from .labels import warn_of_no_label
 from .nets import labels_of
-from .validation import check_positive, shared
+from .validation import check_number, check_positive, shared
 
 __all__ = ["ClassifierFree"]
 
@@ -56,13 +54,12 @@ class ClassifierFree(Flow):
     ) -> None:
         if not isinstance(flow, Flow) or isinstance(flow, ClassifierFree):
             raise ValueError(f"flow: got a {type(flow).__name__}, expected a Flow without guidance")
-        if not math.isfinite(scale):
-            raise ValueError(f"scale: got {scale}, expected a finite number")
+        scale = check_number("scale", scale, "a finite number")
         first, last = (0.0, 1.0) if interval is None else interval
         if not 0 <= first <= last <= 1:
             raise ValueError(f"interval: got {interval}, expected two times in [0, 1], in order")
         super().__init__(flow.net, flow.interpolant, flow.event_shape, flow.prediction)
-        self.scale, self.interval = float(scale), (float(first), float(last))
+        self.scale, self.interval = scale, (float(first), float(last))
         known = labels_of(flow.net)[1] if no_label is None else check_positive("no_label", no_label, 0)
         if known is None:
             raise ValueError(

@@ -36,12 +36,14 @@ def guided(model: Any, scale: float | None) -> Any:
     """The flow with classifier-free guidance of that scale, or as it is for None.
 
     Raises:
-        ValueError: it is no flow with classes, or is guided already.
+        ValueError: it is no flow with classes, or is guided already; or the scale is no finite number.
     """
     from diamond.classifier_free import ClassifierFree
+    from diamond.validation import check_number
 
     if scale is None:
         return model
+    check_number("guidance", scale, "a finite number")
     flow = getattr(model, "flow", model)  # GLASS looks at a flow
     if isinstance(flow, ClassifierFree) or not classes_of(flow):
         what = "guided already" if isinstance(flow, ClassifierFree) else "without classes"

@@ -79,6 +79,12 @@ def test_a_guided_teacher_is_what_the_map_learns_from(diamond, conditional, here
     assert package.load("diamond.ckpt").metadata["guidance"] == 2.5
 
 
+def test_guidance_is_a_number(diamond, conditional, here):
+    before = {*here.iterdir()}
+    said = diamond(f"distill --teacher {conditional} --guidance nan {SMALL}", code=2).stderr
+    assert "guidance: got nan, expected a finite number" in said and {*here.iterdir()} == before
+
+
 @pytest.mark.parametrize("extra", ["", "--supervision data"])
 def test_guidance_that_cannot_be_is_refused(extra, diamond, glass, here):
     said = diamond(f"distill --teacher {glass} --guidance 2 {extra} {SMALL}", code=2).stderr
