@@ -29,7 +29,7 @@ from diamond.mixture import GaussianMixtureFlow
 from diamond.model import Model
 from diamond.nets import labels_of
 
-from .fit import check_fit, check_metadata, check_path
+from .compatibility import check_fit, check_metadata, check_path
 from .objectives import FlowObjective, MapObjective
 from .perceptual import Perceptual
 from .shares import shares_of, usual_loss
