@@ -52,6 +52,7 @@ def check_events(z: Any) -> None:
 
 def warn_of_scale(z: Tensor) -> None:
     """Warns of data `(N, *event)` far from the unit scale of the noise, which images from 0 to 255 are."""
+    z = z.detach()  # of codes of an encoder, say
     low, high = (float(end) for end in torch.aminmax(z))
     largest = max(-low, high)
     if largest <= LARGEST:
