@@ -117,10 +117,8 @@ class Perceptual:
             raise ValueError(f"features: they returned {came}, {expected}")
         for one in found:
             if not isinstance(one, Tensor) or one.shape[:1] != samples.shape[:1]:
-                came = (
-                    f"one of shape {tuple(one.shape)}" if isinstance(one, Tensor) else f"a {type(one).__name__} in it"
-                )
-                raise ValueError(f"features: they returned {came}, {expected}")
+                what = f"shape {tuple(one.shape)}" if isinstance(one, Tensor) else f"type {type(one).__name__}"
+                raise ValueError(f"features: they returned one of {what}, {expected}")
         if torch.is_grad_enabled() and samples.requires_grad and not any(one.requires_grad for one in found):
             raise ValueError("features: no gradient passes through them to the samples, expected differentiable ones")
         return found

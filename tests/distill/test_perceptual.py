@@ -164,7 +164,7 @@ def test_what_cannot_be_compared_is_refused():
         (lambda z: None, "they returned nothing"),
         (lambda z: [], "they returned nothing"),
         (lambda z: {"one": z}, "they returned a dict"),
-        (lambda z: [z, 5], "they returned a int in it"),
+        (lambda z: [z, 5], "they returned one of type int"),
         (lambda z: [z.sum()], r"they returned one of shape \(\)"),
         (lambda z: [z[:1]], r"they returned one of shape \(1, 2\)"),  # which would be compared with all
         (lambda z: [z.detach()], "no gradient passes through them to the samples"),  # and train nothing
