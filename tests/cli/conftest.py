@@ -73,7 +73,7 @@ def _started(line):
     words = shlex.split(line)
     if torch.accelerator.is_available():
         said = (os.POSIX_SPAWN_OPEN, 2, "stderr", os.O_WRONLY | os.O_CREAT, 0o644)
-        command = [sys.executable, "-m", "diamond.cli", *words]
+        command = [sys.executable, "-m", "diamond", *words]
         return os.posix_spawn(sys.executable, command, os.environ, file_actions=[said], setsigdef=[signal.SIGINT])
     process = os.fork()
     if not process:

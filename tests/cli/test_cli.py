@@ -38,7 +38,7 @@ def test_help_is_there_at_once():
         return usage.ru_utime + usage.ru_stime
 
     began = seconds()
-    done = subprocess.run([sys.executable, "-m", "diamond.cli", "distill", "--help"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "diamond", "distill", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "--teacher" in done.stdout
     assert seconds() - began < 1.5  # it takes a quarter of a second; torch alone takes two
 
