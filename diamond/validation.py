@@ -68,7 +68,7 @@ def as_times(t: Tensor | float, x: Tensor, name: str = "t") -> Tensor:
     times = t if t.dtype == dtype and t.device == x.device else t.to(x.device, dtype)
     if times.ndim > 1 or (times.ndim == 1 and len(times) != len(x)):
         raise ValueError(f"{name}: got shape {tuple(times.shape)}, expected one time or ({len(x)},) of them")
-    low, high = (end.item() for end in torch.aminmax(times)) if times.numel() else (0.0, 1.0)
+    low, high = torch.stack(torch.aminmax(times)).tolist() if times.numel() else (0.0, 1.0)  # a GPU waits once
     if not 0 <= low <= high <= 1:
         raise ValueError(f"{name}: got times from {low:g} to {high:g}, expected times in [0, 1]")
     return times if times.ndim else times.expand(len(x))

@@ -130,15 +130,16 @@ def endpoint(
     r: Tensor,
     target: Tensor,
     distance: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ends: Tensor | None = None,
 ) -> Tensor:
     """`|w(s) (X_{s,r}(x) - target) / (r - s)|^2` `(B,)`, for states `moved`, `X_{s,r}(x)`, and targets on one trajectory
-    at `s < r`: the error of the mean velocity between them. Where the trajectory ends, at `r = 1`, a further `distance` of
-    clean samples `(B,)` may be added to the square, in the same unit."""
+    at `s < r`: the error of the mean velocity between them. At the rows `ends`, all those where the trajectory ends by
+    default, at `r = 1`, a further `distance` of clean samples `(B,)` may be added to the square, in the same unit."""
     scale = weight(s) / (r - s)
     losses = mean_square(per_sample(scale, moved) * (moved - target))
     if distance is None:
         return losses
-    ends = (r == 1).nonzero().squeeze(1)
+    ends = (r == 1).nonzero().squeeze(1) if ends is None else ends
     if not len(ends):
         return losses
     return losses.index_add(0, ends, scale[ends].square() * distance(moved[ends], target[ends]))

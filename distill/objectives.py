@@ -248,7 +248,7 @@ class MapObjective:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss off the diagonal, weighed, `(B,)`, and what is said of all rows together. By data the map's own velocity
         stands for the teacher's, or, for MeanFlow, that of the path."""
-        x, s, r, known = pairs
+        x, s, r, known, ends = pairs
         common = {}
         by_data = self.supervision == "data"
         velocity = part.velocity if by_data else velocity
@@ -260,9 +260,8 @@ class MapObjective:
             losses = mean_flow(part.displace, part.weight, x, s, r, known if by_data else velocity(x, s))
         else:
             moved = displace(x, s, r)
-            losses = endpoint(moved, part.weight, s, r, known, self.perceptual)
+            losses = endpoint(moved, part.weight, s, r, known, self.perceptual, ends)
             if self.perceptual is not None and self.perceptual.law:
-                ends = (r == 1).nonzero().squeeze(1)
                 t = part.times(s, r)[ends, 2]
                 common["discrepancy"] = self.perceptual.discrepancy(moved[ends], known[ends], t)
         return self._weighed(losses, part, s, r), common

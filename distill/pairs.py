@@ -2,6 +2,8 @@ r"""The pairs of points that a step looks at off the diagonal: states at times :
 
 from __future__ import annotations
 
+import math
+
 from typing import NamedTuple
 
 import torch
@@ -14,13 +16,15 @@ __all__ = ["Pairs", "pairs_along"]
 
 
 class Pairs(NamedTuple):
-    """States `x` `(B, *event)` at times `s`, to be carried to `r`, `(B,)` each; and what is known of them before any loss,
-    `(B, *event)`: where they should be carried, or else the velocity of the path from noise to data that they lie on."""
+    """States `x` `(B, *event)` at times `s`, to be carried to `r`, `(B,)` each; what is known of them before any loss,
+    `(B, *event)`: where they should be carried, or else the velocity of the path from noise to data that they lie on; and
+    the rows `ends` that go all the way."""
 
     x: Tensor
     s: Tensor
     r: Tensor
     known: Tensor
+    ends: Tensor | None = None
 
 
 def pairs_along(states: Tensor, grid: Tensor, from_zero: float, generator: Generator) -> Pairs:
@@ -29,15 +33,17 @@ def pairs_along(states: Tensor, grid: Tensor, from_zero: float, generator: Gener
     Arguments:
         states: trajectories `(K + 1, B, *event)`.
         grid: their times `(B, K + 1)`.
-        from_zero: the share of pairs that begin at the first point, half of which end at the last; the others lead from
-            any point to any later one.
+        from_zero: the share of pairs that begin at the first point, half of which, rounded up, end at the last and are
+            `ends`; the others lead from any point to any later one. Always as many, so that a GPU meets the same shapes
+            at each step, and need not wait for their number.
         generator: of the numbers drawn.
     """
     n, last = len(grid), grid.shape[1] - 1
     row = torch.arange(n, device=grid.device)
     draws = uniform((3, n), generator, device=grid.device, batch_axis=1)
     one, other = (draws[:2] * last).long()
-    i, j = torch.minimum(one, other), torch.maximum(one, other) + 1
-    i = torch.where(draws[2] < from_zero, 0, i)
-    j = torch.where(draws[2] < from_zero / 2, last, j)
-    return Pairs(states[i, row], grid[row, i], grid[row, j], states[j, row])
+    rank = draws[2].argsort()
+    first, ends = rank[: math.ceil(n * from_zero)], rank[: math.ceil(n * from_zero / 2)]
+    i = torch.minimum(one, other).index_fill(0, first, 0)
+    j = (torch.maximum(one, other) + 1).index_fill(0, ends, last)
+    return Pairs(states[i, row], grid[row, i], grid[row, j], states[j, row], ends)

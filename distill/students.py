@@ -84,7 +84,7 @@ def perceptron_for(
     generator = torch.Generator().manual_seed(seed)
     with seeded(seed):
         samples, _ = batches.draw(4096, generator)
-        return perceptron(samples, interpolant, width, classes=batches.classes, **inputs)
+        return perceptron(samples.cpu(), interpolant, width, classes=batches.classes, **inputs)
 
 
 def perceptron(

@@ -93,7 +93,7 @@ class Batches:
         }  # fmt: skip
 
     def draw(self, n: int, generator: torch.Generator, rows: slice = ALL) -> tuple[Tensor, Tensor | None]:
-        """Rows `rows` of a batch of `n` samples `(n, *event)` and their labels `(n,)`, or None, where the generator is.
+        """Rows `rows` of a batch of `n` samples `(n, *event)` and their labels `(n,)`, or None, on the device of the data.
         Of a stream, the first samples."""
         if isinstance(self.data, GaussianMixtureFlow):
             z = self.data.sample(n, generator=generator).to(torch.float32)
@@ -107,7 +107,7 @@ class Batches:
     def sequence(
         self, n: int, rows: slice, seed_of: Callable[[int], int], blocks: range
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Rows `rows` of the batch of each block, drawn from `seed_of(block)` alone, on the CPU."""
+        """Rows `rows` of the batch of each block, drawn from `seed_of(block)` alone, by a generator on the CPU."""
         generator = torch.Generator()
         if not self.workers and not self.streamed:
             for block in blocks:
@@ -135,7 +135,7 @@ class Batches:
     ) -> tuple[Tensor, Tensor | None]:
         """Rows of a batch of `n` as the network shall see them."""
         z = z.detach()  # data may hang on what made them, as codes do on an encoder
-        z, labels = z.to(generator.device), None if labels is None else labels.to(generator.device)
+        labels = None if labels is None else labels.to(z.device)
         if self.flip:
             mirrored = uniform((n,), generator, device=z.device)[rows] < 0.5
             z = torch.where(mirrored.view(-1, 1, 1, 1), z.flip(-1), z)
@@ -146,8 +146,8 @@ class Batches:
 
     def _fetch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.data, Tensor):
-            index = index.to(self.data.device)
-            return self.data[index], self.labels[index] if self.labels is not None else None
+            labels = None if self.labels is None else self.labels[index.to(self.labels.device)]
+            return self.data[index.to(self.data.device)], labels
         return self._parted(collated([self.data[int(i)] for i in index]))
 
     def _parted(self, items: Any) -> tuple[Tensor, Tensor | None]:

@@ -68,21 +68,24 @@ class Muon(torch.optim.AdamW):
 
     def _turn(self, parameters: list[nn.Parameter], rate: float) -> None:
         """A step of matrices of one shape, together."""
-        ahead = []
+        counts, gradients, momenta = [], [], []
         for parameter in parameters:
             state = self.state[parameter]
             if not state:
                 state["step"] = torch.zeros(())
                 state["momentum"] = torch.zeros_like(parameter)
-            state["step"] += 1
             assert parameter.grad is not None
-            state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-            ahead.append(parameter.grad.lerp(state["momentum"], MOMENTUM).flatten(1))
+            counts.append(state["step"])
+            gradients.append(parameter.grad)
+            momenta.append(state["momentum"])
             parameter.grad = None  # AdamW passes over it
-        steps = orthogonalised(torch.stack(ahead))
+        torch._foreach_add_(counts, 1)
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)  # one call for all, which a GPU would wait for
+        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
+        steps = orthogonalised(torch.stack([one.flatten(1) for one in ahead]))
         scale = 0.2 * max(steps.shape[1:]) ** 0.5
-        for parameter, step in zip(parameters, steps, strict=True):
-            parameter.sub_(step.view_as(parameter), alpha=rate * scale)
+        moves = [step.view_as(parameter) for parameter, step in zip(parameters, steps, strict=True)]
+        torch._foreach_add_([*parameters], moves, alpha=-rate * scale)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
@@ -91,8 +94,8 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
     x = wide / wide.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None]
     for _ in range(ROUNDS):
-        gram = x @ x.mT
-        x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
+        gram = torch.bmm(x, x.mT)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x if matrices.shape[1] <= matrices.shape[2] else x.mT
 
 

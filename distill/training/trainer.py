@@ -243,13 +243,19 @@ class _Run:
         """Draws and prepares the parts for the block of steps from `opened` on: a run resumed inside one prepares the
         same."""
         z, cond = next(self.drawn)
-        z, cond = z.to(self.device, self.model.dtype), None if cond is None else cond.to(self.device)
+        z, cond = self._moved(z).to(self.model.dtype), None if cond is None else self._moved(cond)
         size = self.schedule.batch // self.parts
         self.prepared = []
         for i, part in enumerate(self.own):
             rows = slice(i * size, (i + 1) * size)
             self.generator.manual_seed(self.schedule.seed_of(-1 - opened, part))
             self.prepared.append(self.objective.prepare(self.model, z[rows], slice_cond(cond, rows), self.generator))
+
+    def _moved(self, values: Tensor) -> Tensor:
+        """Values of a batch where the model is; a GPU fetches them while the last step's work still goes on."""
+        if self.device.type == "cuda" and values.device.type == "cpu":
+            return values.pin_memory().to(self.device, non_blocking=True)
+        return values.to(self.device)
 
     def finish(self, path: Path | None) -> None:
         """Leaves the first average in the model, and saves all of them."""

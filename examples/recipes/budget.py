@@ -13,21 +13,25 @@ from pathlib import Path
 
 __all__ = ["Deadline", "planned_steps"]
 
-TRIED = 16  # steps that are timed, after half as many that are not
 BLOCK = 8  # steps of one preparation of trajectories: whole blocks cost what they will
+TRIED, TIMED = 3 * BLOCK, 2 * BLOCK  # steps of a trial, and those at its end that are timed
 SHARE = 0.9  # of the time is planned for, as a machine may slow down
 
 
-def planned_steps(plan: Path, seconds: float, trial: Callable[[int], object]) -> int:
-    """The number of steps that fit into `seconds`, by timing `trial(steps)`; kept in the file `plan`, so that an
-    interrupted run goes on with as many as it began with."""
+def planned_steps(plan: Path, seconds: float, trial: Callable[[int, int], float]) -> int:
+    """The number of steps that fit into `seconds`; kept in the file `plan`, so that an interrupted run goes on with as many
+    as it began with.
+
+    `trial(steps, timed)` takes some steps and gives the seconds that the last of them took. Whatever else a trial spends
+    its time on, like compiling networks, the run itself will spend once more.
+    """
     if plan.is_file():
         return int(json.loads(plan.read_text(encoding="utf-8"))["steps"])
-    trial(TRIED // 2)
     began = time.perf_counter()
-    trial(TRIED)
-    each = (time.perf_counter() - began) / TRIED
-    steps = max(BLOCK, int(SHARE * seconds / each) // BLOCK * BLOCK)
+    each = trial(TRIED, TIMED) / TIMED
+    spent = time.perf_counter() - began
+    left = SHARE * seconds - spent - max(0.0, spent - TRIED * each)
+    steps = max(BLOCK, int(left / each) // BLOCK * BLOCK)
     plan.parent.mkdir(parents=True, exist_ok=True)
     plan.write_text(json.dumps({"steps": steps, "seconds": seconds, "seconds_per_step": each}) + "\n", encoding="utf-8")
     return steps

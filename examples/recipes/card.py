@@ -87,7 +87,7 @@ def _steps(known: dict[str, Any]) -> str:
 
 
 def _told(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items())
+    return ", ".join(f"{key} {value}" for key, value in settings.items() if key != "compiled")
 
 
 def _figures(figures: dict[str, Any]) -> list[str]:

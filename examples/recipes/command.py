@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ from .stages import Recipe, Run, distil_map, refine_map, refined_name, train_tea
 __all__ = ["main"]
 
 STAGES = ("teacher", "map", "refine", "card")
-QUICK = {"seconds": 6.0, "images": 64, "width": 16}
+QUICK: dict[str, Any] = {"seconds": 6.0, "images": 64, "width": 16, "steps": 4}
 
 
 def main(recipe: Recipe, description: str, minutes: float, arguments: Sequence[str] | None = None) -> None:
@@ -92,6 +93,8 @@ def _changed(recipe: Recipe, given: argparse.Namespace) -> Recipe:
     """The recipe with what the command line says."""
     width = given.width or (QUICK["width"] if given.quick else recipe.width)
     teacher, map_, shared = dict(recipe.teacher), dict(recipe.map), dict(recipe.shared)
+    if given.quick:
+        shared["compiled"] = False  # which takes a minute or more
     if given.batch:
         shared["batch"] = given.batch
     if given.precision:
@@ -102,7 +105,10 @@ def _changed(recipe: Recipe, given: argparse.Namespace) -> Recipe:
     most = 1 - recipe.refine_share * len(recipe.refine)
     if not 0 < share < most:
         raise SystemExit(f"--teacher-share: got {share:g}, expected above 0 and below {most:g}")
-    return replace(recipe, width=width, teacher=teacher, map=map_, shared=shared, teacher_share=share)
+    features = {**recipe.features, "steps": QUICK["steps"]} if given.quick else recipe.features
+    return replace(
+        recipe, width=width, teacher=teacher, map=map_, shared=shared, features=features, teacher_share=share
+    )
 
 
 def _parser(recipe: Recipe, description: str, minutes: float) -> argparse.ArgumentParser:

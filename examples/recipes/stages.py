@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -34,8 +35,6 @@ from .features import features_of
 
 __all__ = ["Recipe", "Run", "Stage", "distil_map", "machine", "refine_map", "refined_name", "train_teacher"]
 
-SAVED = 250  # steps between two states
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -46,13 +45,15 @@ class Recipe:
         source: the data's origin and licence, for the card.
         network: makes the teacher's network from images `(N, C, H, W)`, the number of classes, and a width.
         width: of the network.
-        teacher, map: arguments of `distill.train_flow` and `distill.distill`.
-        blocks: of the refined map's network; None for no refined map.
-        refine: arguments of `distill.distill` for each round of it, beside those of `map`; "perceptual" and "law" the
+        teacher, map: arguments of `distill.train_flow` and `distill.distill`; of the latter, "perceptual" and "law" are the
             weights of :class:`distill.Perceptual`.
+        blocks: of the refined map's network; None for no refined map.
+        refine: arguments of `distill.distill` for each round of it, beside those of `map`.
+        features: arguments of :func:`examples.recipes.features.features_of`, for the perceptual distance.
         teacher_share, refine_share: shares of the time that go to the teacher, and to each round.
         shared: arguments of both.
         states: noisy images at which posteriors are compared for the card.
+        save_every: steps between two states of a run.
     """
 
     data: str
@@ -63,10 +64,12 @@ class Recipe:
     map: dict[str, Any] = field(default_factory=dict)
     blocks: int | tuple[int, ...] | None = None
     refine: tuple[dict[str, Any], ...] = ()
+    features: dict[str, Any] = field(default_factory=dict)
     teacher_share: float = 0.3
     refine_share: float = 0.0
     shared: dict[str, Any] = field(default_factory=lambda: {"label_dropout": 0.1})
     states: int = 8
+    save_every: int = 250
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,11 @@ def train_teacher(recipe: Recipe, data: Data, run: Run, settled: bool = False) -
         with seeded(run.seed):
             return recipe.network(data.images, data.classes, recipe.width)
 
+    images = data.images.cuda() if torch.cuda.is_available() else data.images  # a GPU would wait for batches
+
     def train(**given: Any) -> diamond.Flow:
-        settings = {**recipe.shared, **recipe.teacher, **given}
-        return distill.train_flow(data.images, network(), labels=data.labels, seed=run.seed, **settings)
+        settings = {"save_every": recipe.save_every, **recipe.shared, **recipe.teacher, **given}
+        return distill.train_flow(images, network(), labels=data.labels, seed=run.seed, **settings)
 
     stage = Stage("teacher", train, lambda: diamond.Flow(network()), {"data": recipe.data})
     settled = settled or any(run.out.glob("map.ckpt*"))
@@ -108,7 +113,9 @@ def distil_map(recipe: Recipe, data: Data, teacher: diamond.Flow, run: Run) -> d
     """The Diamond Map of the teacher, kept in `map.ckpt`."""
 
     def train(**given: Any) -> diamond.DiamondMap:
-        settings = {**recipe.shared, **recipe.map, **given}
+        settings = _with_features(
+            {"save_every": recipe.save_every, **recipe.shared, **recipe.map, **given}, recipe, data, run
+        )
         return distill.distill(teacher, data.images, labels=data.labels, seed=run.seed, **settings)
 
     def empty() -> diamond.DiamondMap:
@@ -138,10 +145,8 @@ def _refined_once(
             return deepen(first.net, recipe.blocks or 1)
 
     def train(**given: Any) -> diamond.DiamondMap:
-        settings = {**recipe.shared, **recipe.map, **recipe.refine[index], **given}
-        if "perceptual" in settings:
-            features = features_of(data, run.out / "features.safetensors", run.seed)
-            settings["perceptual"] = distill.Perceptual(features, settings["perceptual"], settings.pop("law", 0.0))
+        settings = {"save_every": recipe.save_every, **recipe.shared, **recipe.map, **recipe.refine[index], **given}
+        settings = _with_features(settings, recipe, data, run)
         seed = run.seed + index  # each further round meets other batches
         return distill.distill(teacher, data.images, network(), labels=data.labels, seed=seed, **settings)
 
@@ -154,6 +159,15 @@ def _refined_once(
     stage = Stage(refined_name(index), train, empty, known)
     settled = any(run.out.glob(f"{refined_name(index + 1)}.ckpt*"))
     return stage.model(run, recipe.refine_share * run.seconds, planned, settled)
+
+
+def _with_features(settings: dict[str, Any], recipe: Recipe, data: Data, run: Run) -> dict[str, Any]:
+    """The settings of a map, with what its perceptual distance looks with, where it has one."""
+    if "perceptual" not in settings:
+        return settings
+    features = features_of(data, run.out / "features.safetensors", run.seed, **recipe.features)
+    seen = distill.Perceptual(features, settings["perceptual"], settings.get("law", 0.0))
+    return {**{name: value for name, value in settings.items() if name != "law"}, "perceptual": seen}
 
 
 def refined_name(index: int) -> str:
@@ -186,13 +200,11 @@ class Stage:
             return self._timed(diamond.load(out), out)
         limit: Any = nullcontext()
         if steps is None:
-            steps = planned_steps(out.with_suffix(".plan.json"), seconds, lambda n: self.train(steps=n, progress=False))
+            steps = planned_steps(out.with_suffix(".plan.json"), seconds, self._tried)
             limit = Deadline(max(1.0, seconds - (time.perf_counter() - began)))
         try:
             with limit:
-                model = self.train(
-                    steps=steps, out=out, metadata=self.metadata, progress=run.progress, save_every=SAVED
-                )
+                model = self.train(steps=steps, out=out, metadata=self.metadata, progress=run.progress)
         except KeyboardInterrupt:
             if not getattr(limit, "passed", False):
                 raise
@@ -200,6 +212,13 @@ class Stage:
                 raise SystemExit(f"{self.name}: time is up before its first step; give more --minutes") from None
             model = self._salvaged(state) if state.is_file() else diamond.load(out)
         return self._timed(model, out)
+
+    def _tried(self, steps: int, timed: int) -> float:
+        """Trains a model for some steps, and gives the seconds that the last of them took."""
+        with TemporaryDirectory() as folder:
+            out = Path(folder) / f"{self.name}.ckpt"
+            self.train(steps=steps, out=out, progress=False, log_every=steps - timed)
+            return _seconds_of(out) - _seconds_of(out, 0)
 
     def _timed(self, model: Any, out: Path) -> Any:
         """The model in `out`, which notes how long it took and where, even if a kill came before that was written."""
@@ -222,10 +241,10 @@ class Stage:
         return model
 
 
-def _seconds_of(out: Path) -> float:
-    """How long a model was trained, over all starts, as its metrics tell; 0 where time was up before the first of them."""
+def _seconds_of(out: Path, line: int = -1) -> float:
+    """How long a model was trained, over all starts, as a line of its metrics tells; 0 where time was up before the first."""
     rows = Path(f"{out}.metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return json.loads(rows[-1])["seconds"] if rows else 0.0
+    return json.loads(rows[line])["seconds"] if rows else 0.0
 
 
 def machine() -> str:

@@ -146,6 +146,13 @@ def test_a_batch_without_ends_asks_no_features():
     assert torch.equal(loss, torch.full((3,), 4.0)) and not at_all
 
 
+def test_the_rows_that_are_compared_may_be_named():
+    """Two of three ends, whose squares of 1 a distance of 2 is added to."""
+    loss = endpoint(torch.ones(3, 2), torch.ones_like, torch.zeros(3), torch.ones(3), torch.zeros(3, 2),
+                    lambda a, b: torch.full((len(a),), 2.0), torch.tensor([2, 0]))  # fmt: skip
+    assert loss.tolist() == [3.0, 1.0, 3.0]
+
+
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="^features: got int, expected a module or a function of samples"):
         Perceptual(3)

@@ -47,16 +47,37 @@ def trained(tmp_path_factory, data):
 
 
 def test_steps_are_as_many_as_fit_and_are_remembered(tmp_path):
+    """Two seconds before the first step of a trial come once more with the run, and leave half of the time planned for."""
     trials = []
 
-    def trial(steps):
+    def trial(steps, timed):
         trials.append(steps)
-        time.sleep(0.01 * steps)
+        clock.seconds += 2.0 + 0.01 * steps
+        return 0.01 * timed
 
-    steps = budget.planned_steps(tmp_path / "new" / "plan.json", 10.0, trial)
-    assert 600 <= steps <= 900 and steps % 8 == 0  # a thousand sleeps, but for a margin and what sleep takes itself
-    assert len(trials) == 2
-    assert budget.planned_steps(tmp_path / "new" / "plan.json", 99.0, trial) == steps and len(trials) == 2
+    class clock:
+        seconds = 0.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget.time, "perf_counter", lambda: clock.seconds)
+        steps = budget.planned_steps(tmp_path / "new" / "plan.json", 10.0, trial)
+        assert steps == 472  # whole blocks of eight in 0.9 * 10 - 2.24 - 2 seconds
+        assert budget.planned_steps(tmp_path / "new" / "plan.json", 99.0, trial) == steps and len(trials) == 1
+        assert budget.planned_steps(tmp_path / "late.json", 3.0, trial) == 8  # some, even if time is short
+
+
+def test_a_trial_tells_the_seconds_of_its_last_steps(tmp_path):
+    """And leaves nothing behind."""
+
+    def train(steps, out, progress, log_every):
+        assert (steps, log_every, progress) == (24, 8, False)
+        rows = [{"seconds": 5.0 + step} for step in range(log_every, steps + 1, log_every)]  # five before the first
+        Path(f"{out}.metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        seen.append(out)
+
+    seen = []
+    assert Stage("map", train, lambda: None, {})._tried(24, 16) == 16.0
+    assert not seen[0].parent.exists()
 
 
 @pytest.fixture
@@ -77,8 +98,9 @@ def test_a_deadline_interrupts_and_says_so(interruptible):
     assert not deadline.passed
 
 
-def test_time_may_be_up_before_the_first_step(interruptible, tmp_path):
-    stage = Stage("map", lambda out=None, **_: time.sleep(5 if out else 0), lambda: None, {})
+def test_time_may_be_up_before_the_first_step(interruptible, tmp_path, monkeypatch):
+    monkeypatch.setattr("examples.recipes.stages.planned_steps", lambda *_: 400)
+    stage = Stage("map", lambda **_: time.sleep(5), lambda: None, {})
     with pytest.raises(SystemExit, match="^map: time is up before its first step; give more --minutes"):
         stage.model(Run(tmp_path, 1.0), 0.5, None)
 
@@ -163,6 +185,13 @@ def test_a_refined_map_is_a_deeper_network_that_goes_on_from_the_first(trained, 
     assert (tmp_path / "features.safetensors").read_bytes() == before
     assert [tuple(found.shape[1:]) for found in again(x)] == [(24, 4, 4), (48, 2, 2), (64, 1, 1)]
     assert not any(weights.requires_grad for weights in again.parameters())
+    deep = features_of(
+        data, tmp_path / "deep.safetensors", widths=(8, 16), depth=2, pooled=True, steps=1, batch=4, flip=True
+    )
+    found = deep(x)
+    assert [tuple(one.shape[1:]) for one in found] == [(8, 4, 4), (16, 2, 2), (16,)]
+    torch.testing.assert_close(found[2], found[1].mean((2, 3)))
+    torch.testing.assert_close(deep.scores(x), deep.classify(found[2]))
     monkeypatch.setattr(
         command, "measure", lambda *_, **__: {"posterior": {"0.5": 1.0}, "posterior, fitted": {"0.5": 1.0}}
     )

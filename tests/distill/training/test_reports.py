@@ -200,9 +200,10 @@ def test_convolutions_train_in_bfloat16_as_in_single_precision(loss, tmp_path):
 def test_networks_are_compiled_for_as_long_as_they_are_trained(monkeypatch):
     compile_, called = torch.nn.Module.compile, []
 
-    def by_the_eager_backend(self):
+    def by_the_eager_backend(self, *, dynamic, options):
+        assert dynamic is False and options is None  # no GPU here
         called.append(self)
-        compile_(self, backend="eager")
+        compile_(self, backend="eager", dynamic=dynamic)
 
     monkeypatch.setattr(torch.nn.Module, "compile", by_the_eager_backend)
     options = {"steps": 3, "batch": 4, "precision": "bf16", "progress": False}
@@ -211,6 +212,20 @@ def test_networks_are_compiled_for_as_long_as_they_are_trained(monkeypatch):
     flow = distill.train_flow(data, small((16,), 8, 1), compiled=True, **options)
     assert called == [flow.net] and same(plain, flow)
     assert flow.net._compiled_call_impl is None
+
+
+def test_runs_one_after_the_other_are_all_compiled(monkeypatch):
+    """Torch gives up on a function of which it keeps eight compiled forms, and says so in a log alone."""
+    compile_, graphs = torch.nn.Module.compile, []
+
+    def counted(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compile_(self, backend=counted))
+    for _ in range(10):
+        distill.train_flow(IMAGES.flatten(1), small((16,), 8, 1), compiled=True, steps=1, batch=4, progress=False)
+    assert len(graphs) == 10
 
 
 def test_precision_is_refused_where_it_cannot_be(monkeypatch):
