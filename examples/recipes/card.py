@@ -91,7 +91,12 @@ def _told(settings: dict[str, Any]) -> str:
 
 
 def _figures(figures: dict[str, Any]) -> list[str]:
-    lines = ["Of the weights as they are stored, on held-out data, seed 0.", ""]
+    guided = (
+        f" The teacher is guided at scale {figures['guidance']:g}, as the map knows it."
+        if "guidance" in figures
+        else ""
+    )
+    lines = [f"Of the weights as they are stored, on held-out data, seed 0.{guided}", ""]
     if "samples" in figures:
         lines += [
             f"Samples of the held-out classes; {figures['judge']}; Frechet distance in its features, to the held-out images:",

@@ -15,11 +15,13 @@ import torch
 import diamond
 
 from diamond import judges, weights
+from diamond.cli.models import guided
 from diamond.data import Data, load_data
 
 from .card import ship
 from .figures import TEACHER_STEPS, measure, save_grid
-from .stages import Recipe, Run, distil_map, refine_map, refined_name, train_teacher
+from .stage import Run
+from .stages import Recipe, distil_map, refine_map, refined_name, train_teacher
 
 __all__ = ["main"]
 
@@ -73,11 +75,12 @@ def _write_cards(recipe: Recipe, out: Path, given: argparse.Namespace) -> None:
         draft.unlink()
     judge = judges.load(given.judge or recipe.data) if given.judge or recipe.data in judges.names() else None
     held_out = _data(recipe, "held-out", given)
-    figures = measure(stored["map"], stored["teacher"], held_out, judge, states=recipe.states, quick=given.quick)
+    source = guided(stored["teacher"], stored["map"].metadata.get("guidance"))
+    figures = measure(stored["map"], source, held_out, judge, states=recipe.states, quick=given.quick)
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    for stage, steps in (("map", 1), ("teacher", TEACHER_STEPS)):
+    for stage, model, steps in (("map", stored["map"], 1), ("teacher", source, TEACHER_STEPS)):
         steps, rows = (1, 2) if given.quick else (steps, 10)
-        save_grid(stored[stage], held_out.classes, steps, out / f"{stage}.png", rows=rows)
+        save_grid(model, held_out.classes, steps, out / f"{stage}.png", rows=rows)
         print(f"wrote {ship(trained[stage], names[stage], recipe, figures, folder)}")
 
 
@@ -107,8 +110,9 @@ def _changed(recipe: Recipe, given: argparse.Namespace) -> Recipe:
         raise SystemExit(f"--teacher-share: got {share:g}, expected above 0 and below {most:g}")
     features = {**recipe.features, "steps": QUICK["steps"]} if given.quick else recipe.features
     return replace(
-        recipe, width=width, teacher=teacher, map=map_, shared=shared, features=features, teacher_share=share
-    )
+        recipe, width=width, teacher=teacher, map=map_, shared=shared, features=features, teacher_share=share,
+        guidance=recipe.guidance if given.guidance is None else given.guidance,
+    )  # fmt: skip
 
 
 def _parser(recipe: Recipe, description: str, minutes: float) -> argparse.ArgumentParser:
@@ -127,6 +131,7 @@ def _parser(recipe: Recipe, description: str, minutes: float) -> argparse.Argume
     add("--width", type=int, help=f"of the network; {recipe.width}")
     add("--batch", type=int, help="samples a step")
     add("--loss", help="of the map")
+    add("--guidance", type=float, help="scale of the guidance by class that the map's teacher has")
     add("--teacher-share", type=float, help=f"of the time; {recipe.teacher_share:g}")
     add("--teacher-steps", type=int, help="instead of as many as fit into the time")
     add("--map-steps", type=int, help="likewise")

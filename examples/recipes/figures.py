@@ -51,10 +51,12 @@ def measure(
         "samples": by sampler, what :func:`diamond.evaluation.sample_quality` gives, as many samples as there are
         held-out images, and 2000 at most, of the same classes. "posterior": by time, the number of steps of GLASS as
         published that the map's one call is worth, by the mean energy distance to GLASS with 128; and "posterior, fitted",
-        of GLASS on the grid fitted to the posterior.
+        of GLASS on the grid fitted to the posterior. And "guidance", the teacher's scale, if it is guided.
     """
     assert held_out.labels is not None
     figures: dict[str, Any] = {}
+    if isinstance(teacher, diamond.ClassifierFree):
+        figures["guidance"] = teacher.scale
     if judge is not None:
         figures["judge"] = judge.title
         figures["samples"] = _judged(_samplers(model, teacher), held_out, judge, model.device)

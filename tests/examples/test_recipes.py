@@ -24,7 +24,8 @@ if str(ROOT) not in sys.path:  # the examples are not installed
 from examples.recipes import budget, cifar10, command, digits, mnist  # noqa: E402
 from examples.recipes.card import ship  # noqa: E402
 from examples.recipes.features import features_of  # noqa: E402
-from examples.recipes.stages import Run, Stage, distil_map, refine_map, train_teacher  # noqa: E402
+from examples.recipes.stage import Run, Stage  # noqa: E402
+from examples.recipes.stages import distil_map, refine_map, train_teacher  # noqa: E402
 
 SMALL = replace(digits.RECIPE, width=8, shared={"batch": 8, "label_dropout": 0.1})
 
@@ -99,7 +100,7 @@ def test_a_deadline_interrupts_and_says_so(interruptible):
 
 
 def test_time_may_be_up_before_the_first_step(interruptible, tmp_path, monkeypatch):
-    monkeypatch.setattr("examples.recipes.stages.planned_steps", lambda *_: 400)
+    monkeypatch.setattr("examples.recipes.stage.planned_steps", lambda *_: 400)
     stage = Stage("map", lambda **_: time.sleep(5), lambda: None, {})
     with pytest.raises(SystemExit, match="^map: time is up before its first step; give more --minutes"):
         stage.model(Run(tmp_path, 1.0), 0.5, None)
@@ -123,8 +124,8 @@ def test_a_stage_that_is_done_is_not_done_again(trained, data):
 
 def test_when_time_is_up_the_average_is_saved_and_training_goes_on_from_there(trained, tmp_path, data, monkeypatch):
     """What is slow at first is done before, by the fixture."""
-    monkeypatch.setattr("examples.recipes.stages.planned_steps", lambda *_: 400)
-    monkeypatch.setattr("examples.recipes.stages.Deadline", lambda seconds: budget.Deadline(seconds / 2))
+    monkeypatch.setattr("examples.recipes.stage.planned_steps", lambda *_: 400)
+    monkeypatch.setattr("examples.recipes.stage.Deadline", lambda seconds: budget.Deadline(seconds / 2))
     flow = train_teacher(SMALL, data, run(tmp_path, 1.0, (None, None)))  # half of a second
     done = flow.metadata["steps"]
     if done == 400:
@@ -204,6 +205,28 @@ def test_a_refined_map_is_a_deeper_network_that_goes_on_from_the_first(trained, 
     assert "then, 3 steps, seed 1, law 30.0, optimizer muon, no points; " in card
     assert "perceptual 0.3" in card and "another classifier" in card
     assert len(diamond.load(tmp_path / "weights" / "digits.safetensors").net.net.blocks) == 4
+
+
+def test_a_map_may_be_that_of_the_guided_teacher(trained, data, tmp_path, monkeypatch):
+    """Which its file says, so that its figures and its card are measured against that teacher, whenever they are."""
+    shutil.copy(trained / "teacher.ckpt", tmp_path)
+    recipe = replace(SMALL, guidance=2.0)
+    plain, model = diamond.load(trained / "map.ckpt"), distil_map(recipe, data, diamond.load(tmp_path / "teacher.ckpt"),
+                                                                  run(tmp_path))  # fmt: skip
+    assert model.metadata["guidance"] == 2.0 and "guidance" not in plain.metadata
+    assert any(not torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items())
+    command.main(SMALL, "a recipe", 1.0, ["--stage", "card", "--quick", "--out", str(tmp_path)])
+    assert json.loads((tmp_path / "figures.json").read_text())["guidance"] == 2.0
+    for name in ("digits", "digits-teacher"):
+        assert (
+            "The teacher is guided at scale 2, as the map knows it."
+            in (tmp_path / "weights" / f"{name}.md").read_text()
+        )
+    seen = []
+    monkeypatch.setattr(command, "train_teacher", lambda recipe, *_, **__: seen.append(recipe.guidance))
+    command.main(recipe, "a recipe", 1.0, ["--stage", "teacher", "--out", str(tmp_path)])
+    command.main(recipe, "a recipe", 1.0, ["--stage", "teacher", "--out", str(tmp_path), "--guidance", "3"])
+    assert seen == [2.0, 3.0]
 
 
 def test_shares_of_the_time_must_leave_some_for_each_stage(tmp_path):
