@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from diamond.data import Data
-    from diamond.judges import Judge
+    from diamond.judges import Classifier
     from diamond.model import Model
 
 __all__ = ["evaluate"]
@@ -39,7 +39,8 @@ def evaluate(
     judge: Annotated[
         str | None,
         typer.Option(
-            help="Who judges samples: a name or a judge's file.", show_default="the one that ships for the data"
+            help="Who judges samples: a name, a judge's file, or one of published weights of CIFAR's ResNets.",
+            show_default="the one that ships for the data",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="File for the figures; plots go beside it.")] = Path("eval.json"),
@@ -134,7 +135,7 @@ def _check_pair(student: Model, teacher: Model) -> None:
         raise ValueError(f"teacher: its path, event shape and classes are {theirs}, expected the map's, {mine}")
 
 
-def _judge_of(given: str | None, data: Data, place: torch.device) -> Judge | None:
+def _judge_of(given: str | None, data: Data, place: torch.device) -> Classifier | None:
     """The judge that the user named, or the one that ships for the data, if there is one."""
     from diamond import judges
 

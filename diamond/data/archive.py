@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 
@@ -19,7 +20,7 @@ __all__ = ["from_archive"]
 
 OWN_SPLIT = {"train": "train_", "held-out": "test_"}
 BROKEN = (  # what numpy and zipfile raise of broken files, and of encrypted ones
-    ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    ValueError, OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, tokenize.TokenError,
 )  # fmt: skip
 
 

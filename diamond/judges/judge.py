@@ -1,7 +1,8 @@
 r"""A judge: a small convolutional classifier whose last hidden layer is the space in which samples are compared.
 
-Halving blocks (3x3 convolution, normalisation, rectifier, 2x2 maximum) until the smaller side is at most four pixels,
-a last block that halves nothing, and one hidden layer: its activations are the features, `(N, features)`.
+Halving blocks (3x3 convolution, normalisation and rectifier, once or several times, then a 2x2 maximum) until the smaller
+side is at most four pixels, a last convolution that halves nothing, and one hidden layer: its activations are the
+features, `(N, features)`.
 
 References:
     | Gradient-based learning applied to document recognition (LeCun et al., 1998), https://doi.org/10.1109/5.726791
@@ -13,22 +14,21 @@ from __future__ import annotations
 import math
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..checkpoint import read_tensors, write_tensors
-from ..validation import check_positive, check_state
+from ..validation import check_positive
+from .classifier import Classifier
 
 __all__ = ["Judge", "read_judge"]
 
 SMALL = 4  # pixels of the smaller side at which halving ends
-CHUNK = 1024  # images that go through the network at once
 
 
-class Judge(nn.Module):
+class Judge(Classifier):
     """A classifier of images `(C, H, W)` in [-1, 1] of one shape.
 
     Arguments:
@@ -36,6 +36,7 @@ class Judge(nn.Module):
         classes: number of classes, two or more.
         width: channels of the first block; each halving doubles them, up to four times that.
         features: size of the last hidden layer.
+        depth: convolutions of a block before its side is halved.
 
     Attributes:
         metadata: what its file says of its making (JSON values): "name", "data", "accuracy" on held-out data, ...
@@ -44,52 +45,32 @@ class Judge(nn.Module):
         ValueError: no image's shape, or sizes that are no whole numbers.
     """
 
-    def __init__(self, event_shape: tuple[int, ...], classes: int, width: int = 16, features: int = 64) -> None:
-        super().__init__()
-        self.event_shape = tuple(int(size) for size in event_shape)
-        if len(self.event_shape) != 3:
-            raise ValueError(f"event_shape: got {self.event_shape}, expected that of images, (C, H, W)")
-        self.classes, self.size = check_positive("classes", classes, 2), check_positive("features", features)
-        self.width = check_positive("width", width)
-        self.metadata: dict[str, Any] = {}
-        (channels, height, columns), wide = self.event_shape, width
+    def __init__(
+        self, event_shape: tuple[int, ...], classes: int, width: int = 16, features: int = 64, depth: int = 1
+    ) -> None:
+        shape = tuple(int(size) for size in event_shape)
+        if len(shape) != 3:
+            raise ValueError(f"event_shape: got {shape}, expected that of images, (C, H, W)")
+        (channels, height, columns), wide = shape, check_positive("width", width)
+        check_positive("features", features)
+        check_positive("depth", depth)
         blocks: list[nn.Module] = []
         while min(height, columns) > SMALL:
-            blocks += [*_block(channels, wide), nn.MaxPool2d(2, ceil_mode=True)]
-            channels, wide = wide, min(2 * wide, 4 * width)
+            for _ in range(depth):
+                blocks += _block(channels, wide)
+                channels = wide
+            blocks.append(nn.MaxPool2d(2, ceil_mode=True))
+            wide = min(2 * wide, 4 * width)
             height, columns = -(-height // 2), -(-columns // 2)
         blocks += [*_block(channels, wide), nn.Flatten(), nn.Linear(math.prod((wide, height, columns)), features)]
-        self.body = nn.Sequential(*blocks, nn.ReLU())
-        self.head = nn.Linear(features, classes)
-
-    def features(self, z: Tensor) -> Tensor:
-        """The last hidden layer's activations `(N, features)` for images `(N, C, H, W)` in [-1, 1].
-
-        Raises:
-            ValueError: images of another shape.
-        """
-        check_state(z, self.event_shape, "z")
-        return torch.cat([self.body(part) for part in z.to(self.head.weight.dtype).split(CHUNK)])
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Logits `(N, classes)`; errors as in :meth:`features`."""
-        return self.head(self.features(z))
-
-    def log_probabilities(self, z: Tensor) -> Tensor:
-        """Log-probabilities of the classes, `(N, classes)`; errors as in :meth:`features`."""
-        return self(z).log_softmax(-1)
-
-    def labels(self, z: Tensor) -> Tensor:
-        """The likeliest class of each image, `(N,)`; errors as in :meth:`features`."""
-        return self(z).argmax(-1)
+        super().__init__(nn.Sequential(*blocks, nn.ReLU()), shape, features, classes)
+        self.width, self.depth = width, depth
 
     @property
-    def title(self) -> str:
-        """Who judges, in one line: name, data and accuracy."""
-        known = self.metadata
-        accuracy = known.get("accuracy")
+    def origin(self) -> str:
+        accuracy = self.metadata.get("accuracy")
         right = f", {accuracy:.2%} right on held-out data" if isinstance(accuracy, float) else ""
-        return f"judge {known.get('name', 'unnamed')!r} (trained on {known.get('data', 'unknown data')}{right})"
+        return f"trained on {self.metadata.get('data', 'unknown data')}{right}"
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Writes the judge to one file, for :func:`diamond.judges.load`; weights are rounded to `dtype`.
@@ -99,6 +80,7 @@ class Judge(nn.Module):
         """
         config = {
             "event_shape": list(self.event_shape), "classes": self.classes, "width": self.width, "features": self.size,
+            "depth": self.depth,
         }  # fmt: skip
         tensors = {name: v.to(dtype) if v.is_floating_point() else v for name, v in self.state_dict().items()}
         write_tensors(path, tensors, {"kind": "Judge", "config": config, "metadata": self.metadata})

@@ -16,6 +16,7 @@ from ..data import Data
 from ..progress import progress_bar
 from ..randomness import normal, seeded, uniform
 from ..validation import check_positive
+from .classifier import Classifier
 from .judge import Judge
 
 __all__ = ["accuracy", "train_judge"]
@@ -34,6 +35,8 @@ def train_judge(
     learning_rate: float = 4e-3,
     width: int = 16,
     features: int = 64,
+    depth: int = 1,
+    flip: bool = False,
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: bool = False,
@@ -47,8 +50,9 @@ def train_judge(
         epochs: passes over the data.
         batch: images a step.
         learning_rate: AdamW's largest; it rises and falls once.
-        width, features: of :class:`~diamond.judges.Judge`.
-        seed: of the weights, the order, the shifts and the noise.
+        width, features, depth: of :class:`~diamond.judges.Judge`.
+        flip: every image is also seen mirrored, left to right: for photographs, not for digits.
+        seed: of the weights, the order, the shifts, the mirroring and the noise.
         device: where to train.
         progress: shows a bar.
 
@@ -59,7 +63,7 @@ def train_judge(
     batch = min(check_positive("batch", batch), len(images))
     generator = torch.Generator().manual_seed(seed)
     with seeded(seed), torch.enable_grad():
-        judge = Judge(tuple(images.shape[1:]), data.classes, width, features).to(device).train()
+        judge = Judge(tuple(images.shape[1:]), data.classes, width, features, depth).to(device).train()
         steps = check_positive("epochs", epochs) * (len(images) // batch)
         optimizer = torch.optim.AdamW(judge.parameters(), lr=learning_rate, weight_decay=DECAY)
         plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.2)
@@ -67,7 +71,7 @@ def train_judge(
         for _ in range(epochs):
             order = torch.randperm(len(images), generator=generator)
             for rows in order[: len(order) // batch * batch].split(batch):
-                seen = _disturbed(images[rows], generator).to(device)
+                seen = _disturbed(images[rows], flip, generator).to(device)
                 loss = nn.functional.cross_entropy(judge(seen), labels[rows].to(device), label_smoothing=0.05)
                 optimizer.zero_grad()
                 loss.backward()
@@ -79,13 +83,13 @@ def train_judge(
     judge.metadata = {
         "name": name or data.name, "data": data.name, "accuracy": accuracy(judge, held_out), "images": len(images),
         "held_out": len(held_out.images), "epochs": epochs, "batch": batch, "learning_rate": learning_rate,
-        "seed": seed,
+        "flip": flip, "seed": seed,
     }  # fmt: skip
     return judge
 
 
 @torch.no_grad()
-def accuracy(judge: Judge, data: Data) -> float:
+def accuracy(judge: Classifier, data: Data) -> float:
     """The share of `data` whose label is the likeliest class.
 
     Raises:
@@ -109,13 +113,17 @@ def _checked(data: Data, held_out: Data) -> tuple[Tensor, Tensor]:
     return data.images, data.labels
 
 
-def _disturbed(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images `(N, C, H, W)`, each shifted by its own whole number of pixels, its edges repeated, with its own noise."""
+def _disturbed(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
+    """Images `(N, C, H, W)`, each shifted by its own whole number of pixels, its edges repeated, with its own noise;
+    with `flip`, each is mirrored by the toss of a coin."""
     count, height, width = len(images), *images.shape[2:]
     reach = max(1, min(height, width) // 14)
     padded = nn.functional.pad(images, (reach,) * 4, mode="replicate")
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 2 reach + 1, 2 reach + 1, H, W)
     down, right = torch.randint(2 * reach + 1, (2, count), generator=generator)
     shifted = windows[torch.arange(count), :, down, right]
+    if flip:
+        mirrored = uniform((count, 1, 1, 1), generator) < 0.5
+        shifted = torch.where(mirrored, shifted.flip(-1), shifted)
     scale = NOISE * uniform((count, 1, 1, 1), generator)
     return shifted + scale * normal(images.shape, generator)

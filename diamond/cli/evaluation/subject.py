@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diamond.data import Data
 from diamond.evaluation import chain_states
-from diamond.judges import Judge
+from diamond.judges import Classifier
 from diamond.labelled import Labelled
 
 __all__ = ["Subject"]
@@ -36,7 +36,7 @@ class Subject:
     teacher: Any
     train: Data
     held_out: Data
-    judge: Judge | None
+    judge: Classifier | None
     conditional: bool
     seed: int
 
