@@ -1,5 +1,7 @@
 """Files of arrays: what is in them comes out, in their own split or ours, and what is wrong with them is said."""
 
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,15 @@ def test_a_foreign_file_is_refused(content, tmp_path):
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(ValueError, match="no readable .npz file"):
         load_data(tmp_path / "a.npz")
+
+
+def test_an_array_whose_header_is_damaged_is_refused(tmp_path):
+    """Python's tokenizer reads what numpy wrote with Python 2, as it takes a header for that nothing else can read."""
+    text = b"{'descr': '|u1', 'fortran_order': False, 'shape': (3,".ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "header.npz", "w") as archive:
+        archive.writestr("images.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+    with pytest.raises(ValueError, match="header.npz is no readable .npz file of plain arrays"):
+        load_data(tmp_path / "header.npz")
 
 
 def test_a_truncated_file_and_a_bare_array_are_refused(tmp_path):
