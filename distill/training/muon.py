@@ -80,7 +80,7 @@ class Muon(torch.optim.AdamW):
             momenta.append(state["momentum"])
             parameter.grad = None  # AdamW passes over it
         torch._foreach_add_(counts, 1)
-        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)  # one call for all, which a GPU would wait for
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)  # one call: a GPU would wait for many
         ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
         steps = orthogonalised(torch.stack([one.flatten(1) for one in ahead]))
         scale = 0.2 * max(steps.shape[1:]) ** 0.5
