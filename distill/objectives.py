@@ -154,6 +154,11 @@ class MapObjective:
             raise ValueError(
                 f"perceptual: got a distance with loss={self.loss!r}, expected it with loss='trajectory' alone"
             )
+        if self.perceptual is not None and not (self.shares.from_zero and self.shares.off_diagonal):
+            raise ValueError(
+                f"perceptual: got a distance with off_diagonal={self.shares.off_diagonal:g} and "
+                f"from_zero={self.shares.from_zero:g}, where no pair goes from noise to data, expected both above 0"
+            )
         object.__setattr__(self, "reuse", 8 if self.loss == "trajectory" else 1)
         object.__setattr__(self, "weigh", make_weighting(self.weighting))
 

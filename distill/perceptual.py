@@ -56,7 +56,8 @@ NEAR = 0.15  # h: outer times within which errors count as common
 
 
 class Perceptual:
-    """Distances of clean samples, to be added to the mean square of their difference.
+    """Distances of clean samples, to be added to the mean square of their difference: of the pairs that go all the way from
+    noise, half of those that start there (`from_zero=`).
 
     Arguments:
         features: a frozen module in evaluation mode, or a function, from `(B, *event)` to a sequence of `(B, ...)`, one or

@@ -35,8 +35,9 @@ class Batches:
     """Random batches, drawn with replacement from finite data, or afresh from an exact model; or a stream's in its order.
 
     Arguments:
-        data: a floating tensor `(N, *event)`; a torch Dataset, map-style or iterable, whose items are events or pairs
-            (event, label); or a :class:`~diamond.GaussianMixtureFlow`, which is sampled.
+        data: a floating tensor `(N, *event)`, on any device, where its batches are drawn; a torch Dataset, map-style or
+            iterable, whose items are events or pairs (event, label); or a :class:`~diamond.GaussianMixtureFlow`, which is
+            sampled.
         labels: class labels `(N,)` to go with a tensor.
         classes: number of classes that the network was made for; 0 leaves the labels of a Dataset out.
         no_label: the label that stands for none, `classes` by default.

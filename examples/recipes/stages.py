@@ -101,7 +101,13 @@ def distil_map(recipe: Recipe, data: Data, teacher: diamond.Flow, run: Run) -> d
     stage = Stage("map", train, empty, _origin(recipe))
     settled = any(run.out.glob("refined.ckpt*"))
     share = 1 - recipe.teacher_share - recipe.refine_share * len(recipe.refine)
-    return stage.model(run, share * run.seconds, run.steps[1], settled)
+    model = stage.model(run, share * run.seconds, run.steps[1], settled)
+    if model.metadata.get("guidance") != recipe.guidance:
+        raise SystemExit(
+            f"--guidance: got {recipe.guidance}, but the map in {run.out} was made with {model.metadata.get('guidance')}, "
+            "expected the same, or another --out"
+        )
+    return model
 
 
 def refine_map(

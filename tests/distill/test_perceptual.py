@@ -9,6 +9,7 @@ from torch import nn
 
 import distill
 
+from diamond.diamond_map import DiamondMap
 from diamond.interpolant import Linear
 from diamond.mixture import GaussianMixtureFlow
 from diamond.nets import ResidualMLP
@@ -146,6 +147,35 @@ def test_a_batch_without_ends_asks_no_features():
     assert torch.equal(loss, torch.full((3,), 4.0)) and not at_all
 
 
+class One(Perceptual):
+    """A distance of 1 between any two samples."""
+
+    def __init__(self):
+        super().__init__(lambda z: [z])
+        self.rows = []
+
+    def __call__(self, samples, targets):
+        self.rows.append(len(samples))
+        return torch.ones(len(samples))
+
+
+def test_half_of_the_pairs_that_start_at_noise_are_compared(seeded):
+    """At t = 0 and s = 0 the noise that is left has scale 1, so that a distance of 1 adds the share of rows that have it."""
+    teacher = GaussianMixtureFlow(torch.ones(1), torch.tensor([[0.5, -1.0]]), torch.tensor([0.64]))
+    with randomly(0):
+        model = DiamondMap(ResidualMLP((2,), 16, 1, states=1, times=3))
+    z, terms, one = teacher.sample(40, generator=seeded(0)).float(), [], One()
+    for distance in (None, one):
+        objective = MapObjective(
+            teacher, off_diagonal=0.9, from_zero=0.8, from_noise=1.0, points=4, perceptual=distance
+        )
+        prepared = objective.prepare(model, z, None, seeded(1))
+        terms.append(objective(model, prepared, seeded(2))["trajectory"])
+    compared = 15  # 0.8 * 36 / 2, rounded up
+    assert one.rows == [compared]
+    torch.testing.assert_close(terms[1] - terms[0], torch.tensor(compared / 40))
+
+
 def test_the_rows_that_are_compared_may_be_named():
     """Two of three ends, whose squares of 1 a distance of 2 is added to."""
     loss = endpoint(torch.ones(3, 2), torch.ones_like, torch.zeros(3), torch.ones(3), torch.zeros(3, 2),
@@ -159,6 +189,12 @@ def test_what_cannot_be_compared_is_refused():
     for weight in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="^weight: got .*, expected a positive number"):
             Perceptual(torch.sin, weight)
+    for shares in ({"from_zero": 0.0}, {"off_diagonal": 0.0}):
+        with pytest.raises(
+            ValueError, match="^perceptual: got a distance with off_diagonal=.*, where no pair goes from"
+        ):
+            MapObjective(GaussianMixtureFlow(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), **shares,
+                         perceptual=Perceptual(lambda x: [x]))  # fmt: skip
     with pytest.raises(ValueError, match="^perceptual: got a distance with loss='lsd', expected it with loss='traj"):
         distill.distill(GaussianMixtureFlow(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), loss="lsd",
                         perceptual=Perceptual(torch.sin), steps=1, progress=False)  # fmt: skip

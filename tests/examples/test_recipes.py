@@ -214,6 +214,10 @@ def test_a_map_may_be_that_of_the_guided_teacher(trained, data, tmp_path, monkey
     plain, model = diamond.load(trained / "map.ckpt"), distil_map(recipe, data, diamond.load(tmp_path / "teacher.ckpt"),
                                                                   run(tmp_path))  # fmt: skip
     assert model.metadata["guidance"] == 2.0 and "guidance" not in plain.metadata
+    with pytest.raises(
+        SystemExit, match="^--guidance: got None, but the map in .* was made with 2.0, expected the same"
+    ):
+        distil_map(SMALL, data, diamond.load(tmp_path / "teacher.ckpt"), run(tmp_path))
     assert any(not torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items())
     command.main(SMALL, "a recipe", 1.0, ["--stage", "card", "--quick", "--out", str(tmp_path)])
     assert json.loads((tmp_path / "figures.json").read_text())["guidance"] == 2.0
