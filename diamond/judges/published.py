@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import tokenize
-import zipfile
-import zlib
-
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +10,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..data.archive import BROKEN
+
 __all__ = ["is_published", "read_arrays"]
 
 ARCHIVE = b"PK\x03\x04"  # how numpy's archives begin
-BROKEN = (  # what numpy and zipfile raise of broken files, and of encrypted ones
-    ValueError, OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, tokenize.TokenError,
-)  # fmt: skip
 
 
 def is_published(path: str | Path) -> bool:
